@@ -1,0 +1,82 @@
+"""Where the work runs: a local cluster of one-thread processes, a running Dask cluster, or this very process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+from distributed import Client, LocalCluster, as_completed
+
+from cube.errors import CubeError, RequestError, StorageError
+
+_RETRIES = 2
+_WINDOW = 2
+"""Tasks in flight per worker thread."""
+_CONNECT_SECONDS = 20
+
+Task = tuple[str, tuple[Any, ...]]
+"""A unique key and the arguments."""
+
+
+@contextmanager
+def open_cluster(*, scheduler: str | None, workers: int) -> Iterator[Client | None]:
+    """Give a client of the cluster at ``scheduler``, or of a local one with so many processes; None for no process.
+
+    Raises ``RequestError`` if no scheduler answers there.
+    """
+    if scheduler is not None:
+        try:
+            client = Client(scheduler, timeout=_CONNECT_SECONDS)
+        except (OSError, ValueError) as error:
+            raise RequestError(f"no Dask scheduler answers at {scheduler!r}: {error}") from None
+        with client:
+            yield client
+    elif workers < 1:
+        yield None
+    else:
+        cluster = LocalCluster(
+            n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, memory_limit=0
+        )
+        with cluster, Client(cluster) as client:
+            yield client
+
+
+def run(client: Client | None, function: Callable[..., Any], tasks: Iterable[Task]) -> Iterator[Any]:
+    """Run tasks, a bounded number at a time, and yield their results as they come; the first error stops all.
+
+    A result that is a ``CubeError`` is raised. A task that fails otherwise is tried again; if it keeps failing,
+    ``StorageError`` says with what.
+    """
+    results = map(lambda task: function(*task[1]), tasks) if client is None else _remote(client, function, tasks)
+    for result in results:
+        if isinstance(result, CubeError):
+            raise result
+        yield result
+
+
+def _remote(client: Client, function: Callable[..., Any], tasks: Iterable[Task]) -> Iterator[Any]:
+    waiting = iter(tasks)
+
+    def submit(task: Task) -> Any:
+        return client.submit(function, *task[1], key=task[0], retries=_RETRIES, pure=False)
+
+    threads = max(1, sum(client.nthreads().values()))
+    running = as_completed([submit(task) for task in islice(waiting, _WINDOW * threads)])
+    pending = set(running.futures)
+    try:
+        for future in running:
+            pending.discard(future)
+            if future.status != "finished":
+                error = future.exception()
+                times = f"{_RETRIES + 1} times"
+                raise StorageError(f"{future.key} failed {times}: {type(error).__name__}: {error}") from error
+            result = future.result()
+            future.release()
+            for task in islice(waiting, 1):
+                pending.add(more := submit(task))
+                running.add(more)
+            yield result
+    finally:
+        client.cancel(list(pending))

@@ -1,0 +1,73 @@
+"""Every error this package raises on purpose, grouped by what the caller would do about it.
+
+::
+
+    CubeError
+    ├── RequestError (ValueError)      the request was wrong: mend it and ask again; exit code 2
+    │   ├── RecipeError                the recipe file says something impossible
+    │   ├── FilterError                a ``--where`` expression cannot be read
+    │   └── TargetError                the target exists, cannot be written, or holds something else
+    └── WorkError (RuntimeError)       the request was right, the work says no; exit code 1
+        ├── RejectedFile               one input file cannot be used
+        ├── IncompleteError            patches lack files and the policy is ``fail``
+        ├── CorruptError               stored bytes are not what was written
+        ├── StorageError (OSError)     reading or writing failed: disk full, connection lost
+        └── UntrustedError             a cube that did not pass its verification was to be published
+"""
+
+from __future__ import annotations
+
+
+class CubeError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class RequestError(CubeError, ValueError):
+    """The request was wrong; nothing has been done."""
+
+
+class RecipeError(RequestError):
+    """A recipe says something unknown or impossible; the message names file and line."""
+
+
+class FilterError(RequestError):
+    """A ``--where`` expression cannot be read, or names an unknown field or value."""
+
+
+class TargetError(RequestError):
+    """The target exists already, cannot be written, or holds another plan's cube."""
+
+
+class WorkError(CubeError, RuntimeError):
+    """The work itself says no."""
+
+
+class RejectedFile(WorkError):
+    """One input file cannot be used.
+
+    ``reason`` is one of a few fixed words that can be counted, ``detail`` says what was seen and what was expected.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
+
+class IncompleteError(WorkError):
+    """Patches lack files and the policy is ``fail``."""
+
+
+class CorruptError(WorkError):
+    """Stored bytes are not what was written."""
+
+
+class StorageError(WorkError, OSError):
+    """Reading or writing failed for good: disk full, connection lost, permission taken away."""
+
+
+class UntrustedError(WorkError):
+    """A cube that did not pass its verification was to be published."""

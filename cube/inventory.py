@@ -1,0 +1,84 @@
+"""What a source holds: one row per patch, in the order of the cube, and the files that are no part of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """One file or patch that is not used, and why."""
+
+    path: str
+    """Path relative to the source, or the id of a patch."""
+    reason: str
+    """One of a few fixed words: ``wrong name``, ``duplicate``, ``incomplete``, ``truncated``, …"""
+    detail: str
+    """What was seen and what was expected."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inventory:
+    """Patches sorted by (season, scene, patch number); columns of equal length."""
+
+    source: str
+    modalities: tuple[str, ...]
+    seasons: tuple[str, ...]
+    """Season names; ``season`` holds positions in it."""
+    patch: NDArray[Any]
+    """Unique ids (objects of ``str``)."""
+    season: NDArray[np.int8]
+    scene: NDArray[np.int32]
+    number: NDArray[np.int32]
+    """Patch number, as the file names say it."""
+    path: NDArray[Any]
+    """(patch, modality) paths relative to the source; empty where the file is missing."""
+    size: NDArray[np.int64]
+    """(patch, modality) bytes; -1 where the file is missing."""
+    rejected: tuple[Rejected, ...] = ()
+    ignored: int = 0
+    """Files the recipe names as not being data."""
+
+    def __len__(self) -> int:
+        return len(self.patch)
+
+    @property
+    def complete(self) -> NDArray[np.bool_]:
+        """Patches that have a file of every modality."""
+        return np.asarray((self.size >= 0).all(axis=1))
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all files together."""
+        return int(self.size[self.size >= 0].sum())
+
+    def take(self, rows: NDArray[Any]) -> Inventory:
+        """Return the inventory of some rows, named by position or by a mask."""
+        columns = ("patch", "season", "scene", "number", "path", "size")
+        return replace(self, **{name: getattr(self, name)[rows] for name in columns})
+
+    def reject(self, more: list[Rejected]) -> Inventory:
+        """Return the inventory with more rejections."""
+        return replace(self, rejected=tuple(sorted({*self.rejected, *more}, key=lambda item: (item.path, item.reason))))
+
+    def without_files(self, bad: Mapping[tuple[int, int], Rejected]) -> Inventory:
+        """Return the inventory without some files, each given as (row, modality) and its rejection."""
+        path, size = self.path.copy(), self.size.copy()
+        for place in bad:
+            path[place], size[place] = "", -1
+        return replace(self, path=path, size=size).reject(list(bad.values()))
+
+    def reasons(self) -> dict[str, int]:
+        """Count the rejections by reason."""
+        return dict(sorted(Counter(item.reason for item in self.rejected).items()))
+
+    def scene_keys(self) -> list[tuple[str, int]]:
+        """Return every (season, scene), in order."""
+        pairs = np.unique(np.stack([self.season.astype(np.int64), self.scene.astype(np.int64)], axis=1), axis=0)
+        return [(self.seasons[season], int(scene)) for season, scene in pairs]

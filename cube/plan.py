@@ -1,0 +1,245 @@
+"""Recipe and inventory → everything that will be done, decided before anything is done. Pure: no I/O library at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from cube.arrays import ArraySpec
+from cube.errors import IncompleteError, RequestError
+from cube.inventory import Inventory, Rejected
+from cube.layout import FORMAT, all_arrays, expectations, tile_layouts
+from cube.rasters import Expectation
+from cube.recipe import Incomplete, Recipe
+from cube.tiles import TileLayout
+
+WORKER_BASE_BYTES = 165 * 10**6
+"""Resident memory of an idle Dask worker with this package loaded (measured, see docs/performance.md)."""
+_TABLE_BYTES_PER_TILE = 420
+"""Memory of one distinct tile's entry in the table of seen tiles (measured)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What every batch of a build has in common. Small and picklable."""
+
+    layouts: Mapping[str, TileLayout]
+    """Modality → layout, in the order of the cube."""
+    expectations: Mapping[str, Expectation]
+    """Modality → what its files must be."""
+    incomplete: Incomplete
+    header_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Whole shards of every modality for a run of patches. One task owns it."""
+
+    index: int
+    """Position of the shards along ``patch``."""
+    start: int
+    stop: int
+    """First and one past the last patch."""
+    digest: str
+    """Hash of all that decides the bytes: files, sizes, layouts, software."""
+    patch: tuple[str, ...]
+    path: tuple[tuple[str, ...], ...]
+    """Per patch and modality, relative to the source; empty where there is no file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything a build will do."""
+
+    recipe: Recipe
+    inventory: Inventory
+    """The patches of the cube, in order, and the rejected files."""
+    job: Job
+    arrays: tuple[ArraySpec, ...]
+    software: Mapping[str, str]
+    """Versions that decide the stored bytes."""
+    batch_digests: tuple[str, ...]
+    digest: str
+    """Equal inputs, equal digest."""
+
+    @property
+    def patches(self) -> int:
+        """Number of patches."""
+        return len(self.inventory)
+
+    @property
+    def tasks(self) -> int:
+        """Number of batches."""
+        return len(self.batch_digests)
+
+    @cached_property
+    def objects(self) -> int:
+        """Objects in the finished ``.zarr``: shards, chunks and metadata documents."""
+        groups = 1 + len({spec.path.partition("/")[0] for spec in self.arrays if "/" in spec.path})
+        return sum(math.prod(spec.grid) for spec in self.arrays) + len(self.arrays) + groups
+
+    @property
+    def shards(self) -> int:
+        """Number of shard objects."""
+        return self.tasks * len(self.job.layouts)
+
+    @property
+    def raw_bytes(self) -> int:
+        """Decoded bytes of all pixels."""
+        layouts = self.job.layouts.values()
+        return sum(layout.patch_bytes * int((self.inventory.size[:, place] >= 0).sum()) for place, layout in enumerate(layouts))
+
+    def typical_bytes(self) -> int:
+        """Stored bytes by the recipe's typical ratios; no file has been read for it."""
+        total = 0.0
+        for place, (name, layout) in enumerate(self.job.layouts.items()):
+            files = int((self.inventory.size[:, place] >= 0).sum())
+            total += layout.patch_bytes * files / self.recipe.modalities[name].typical_ratio
+        return round(total)
+
+    def peak_bytes(self, *, spool: int) -> int:
+        """Memory one worker needs at most, with ``spool`` bytes of each unfinished object held in memory."""
+        return WORKER_BASE_BYTES + batch_bytes(self.job, spool=spool)
+
+    def batch(self, index: int) -> Batch:
+        """Return one batch."""
+        start = index * self.recipe.layout.shard
+        stop = min(start + self.recipe.layout.shard, self.patches)
+        return Batch(
+            index=index,
+            start=start,
+            stop=stop,
+            digest=self.batch_digests[index],
+            patch=tuple(self.inventory.patch[start:stop]),
+            path=tuple(map(tuple, self.inventory.path[start:stop])),
+        )
+
+    def document(self) -> dict[str, Any]:
+        """Return the plan as plain data, as it is kept beside the cube."""
+        return {
+            "format": FORMAT,
+            "digest": self.digest,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "source": self.inventory.source,
+            "incomplete": self.job.incomplete,
+            "software": dict(self.software),
+            "patches": self.patches,
+            "tasks": self.tasks,
+            "shards": self.shards,
+            "objects": self.objects,
+            "bytes_in": self.inventory.bytes,
+            "raw_bytes": self.raw_bytes,
+            "batches": list(self.batch_digests),
+            "rejected": [[item.path, item.reason, item.detail] for item in self.inventory.rejected],
+            "arrays": [{"path": spec.path, **spec.document()} for spec in self.arrays],
+        }
+
+
+def batch_bytes(job: Job, *, spool: int) -> int:
+    """Memory one batch needs on top of the worker itself."""
+    layouts = job.layouts.values()
+    first = next(iter(layouts))
+    files = sum(layout.patch_bytes + job.header_bytes for layout in layouts)
+    buffers = sum(layout.patch_bytes + 2 * layout.tile_bytes for layout in layouts)
+    tables = len(job.layouts) * first.slots * first.across**2 * _TABLE_BYTES_PER_TILE
+    headers = 2 * first.slots * len(job.layouts) * job.header_bytes
+    return files + buffers + tables + headers + spool * len(job.layouts)
+
+
+def make_plan(recipe: Recipe, inventory: Inventory, *, incomplete: Incomplete, software: Mapping[str, str]) -> Plan:
+    """Decide everything.
+
+    Raises ``IncompleteError`` if patches lack files and the policy is ``fail``, ``RequestError`` if nothing is left to
+    convert, a worker would need more memory than the recipe allows, or an id or path is longer than its room.
+    """
+    inventory = _apply_policy(inventory, incomplete)
+    if not len(inventory):
+        raise RequestError(f"no patch of {inventory.source} is left to convert: {inventory.reasons() or 'nothing fits'}")
+    _check_rooms(recipe, inventory)
+    job = _job(recipe, incomplete)
+    _check_memory(recipe, job)
+    arrays = tuple(all_arrays(recipe, len(inventory)))
+    digests = _batch_digests(recipe, inventory, job, software)
+    whole = blake2b(digest_size=16)
+    for part in (FORMAT, recipe.digest, incomplete, *digests):
+        whole.update(part.encode())
+    return Plan(
+        recipe=recipe,
+        inventory=inventory,
+        job=job,
+        arrays=arrays,
+        software=software,
+        batch_digests=digests,
+        digest=whole.hexdigest(),
+    )
+
+
+def _job(recipe: Recipe, incomplete: Incomplete) -> Job:
+    return Job(
+        layouts=tile_layouts(recipe),
+        expectations=expectations(recipe),
+        incomplete=incomplete,
+        header_bytes=recipe.layout.header_bytes,
+    )
+
+
+def _apply_policy(inventory: Inventory, incomplete: Incomplete) -> Inventory:
+    complete = inventory.complete
+    if incomplete == "keep":
+        return inventory.take(np.flatnonzero((inventory.size >= 0).any(axis=1)))
+    if complete.all():
+        return inventory
+    missing = []
+    for row in range(len(inventory)):
+        if not complete[row]:
+            lacks = [name for name, size in zip(inventory.modalities, inventory.size[row], strict=True) if size < 0]
+            missing.append(Rejected(str(inventory.patch[row]), "incomplete", f"lacks {', '.join(lacks)}"))
+    if incomplete == "fail":
+        shown = "; ".join(f"{item.path} {item.detail}" for item in missing[:5])
+        more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
+        raise IncompleteError(
+            f"{len(missing):,} of {len(inventory):,} patches are incomplete: {shown}{more}. "
+            "Give the missing files, or choose --incomplete reject (leave these patches out) or keep (mark the gaps)"
+        )
+    return inventory.take(complete).reject(missing)
+
+
+def _check_rooms(recipe: Recipe, inventory: Inventory) -> None:
+    longest = max(inventory.patch, key=len)
+    if len(longest) > recipe.patch.id_length:
+        raise RequestError(
+            f"the id {longest!r} has {len(longest)} characters, the recipe has room for {recipe.patch.id_length}: "
+            "raise patch.id_length"
+        )
+    path = max(inventory.path.ravel(), key=lambda item: len(item.encode()))
+    if len(path.encode()) > recipe.layout.path_bytes:
+        raise RequestError(
+            f"the path {path!r} has {len(path.encode())} bytes, the recipe has room for {recipe.layout.path_bytes}: "
+            "raise layout.path_bytes, or give a source nearer to the files"
+        )
+
+
+def _check_memory(recipe: Recipe, job: Job) -> None:
+    limit = recipe.layout.memory_limit_mb * 10**6
+    need = WORKER_BASE_BYTES + batch_bytes(job, spool=0)
+    if need > limit:
+        raise RequestError(
+            f"a worker would need {need / 1e6:.0f} MB, the recipe allows {limit / 1e6:.0f} MB: "
+            "lower layout.shard or raise layout.memory_limit_mb"
+        )
+
+
+def _batch_digests(recipe: Recipe, inventory: Inventory, job: Job, software: Mapping[str, str]) -> tuple[str, ...]:
+    common = repr((FORMAT, job, sorted(software.items()))).encode()
+    digests = []
+    for start in range(0, len(inventory), recipe.layout.shard):
+        rows = slice(start, start + recipe.layout.shard)
+        content = (inventory.patch[rows].tolist(), inventory.path[rows].tolist(), inventory.size[rows].tolist())
+        digests.append(blake2b(common + repr((start, content)).encode(), digest_size=16).hexdigest())
+    return tuple(digests)

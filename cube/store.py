@@ -1,0 +1,232 @@
+"""Reading and writing objects by key, on a local disk or on an object store. The only room that knows about S3.
+
+A store is a small frozen value (a URL and options), so it can be pickled to any worker; connections are opened where they
+are used. An object appears whole or not at all: local files are written aside and renamed, object stores do so by nature.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Protocol
+from uuid import uuid4
+
+import fsspec
+
+SPOOL_LIMIT = 32 * 2**20
+"""Bytes of one object held in memory before they are spooled to a temporary file (object stores only)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One object of a listing."""
+
+    key: str
+    """Path relative to the store, with ``/`` between its parts."""
+    size: int
+    """Bytes; -1 where the listing could not tell (a broken link)."""
+
+
+class Store(Protocol):
+    """Objects by key. Every method raises ``OSError`` (``FileNotFoundError`` for a missing key) when it fails."""
+
+    @property
+    def url(self) -> str:
+        """Where the store lies."""
+
+    def child(self, name: str) -> Store:
+        """Return the store below ``name``."""
+
+    def read(self, key: str) -> bytes:
+        """Return a whole object."""
+
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        """Return bytes ``start`` to ``stop`` of an object."""
+
+    def read_many(self, keys: list[str]) -> Iterator[bytes | OSError]:
+        """Yield each object, or the error that reading it raised, in order."""
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write a whole object."""
+
+    def writing(self, key: str) -> Any:
+        """Return a context manager giving a file; the object appears when the block ends without an error."""
+
+    def remove(self, key: str) -> None:
+        """Remove an object."""
+
+    def exists(self, key: str) -> bool:
+        """Tell whether an object exists."""
+
+    def list(self, prefix: str = "") -> Iterable[Entry]:
+        """Return every object under ``prefix``."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalStore:
+    """A folder."""
+
+    root: str
+    """Absolute path."""
+    staging: str = ""
+    """Folder on the same file system where unfinished files are written; beside each object where empty."""
+
+    @property
+    def url(self) -> str:
+        return self.root
+
+    def child(self, name: str) -> LocalStore:
+        return LocalStore(os.path.join(self.root, name), self.staging)
+
+    def _path(self, key: str) -> str:
+        return os.path.join(self.root, key)
+
+    def read(self, key: str) -> bytes:
+        with open(self._path(key), "rb", buffering=0) as file:
+            return file.readall()
+
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        with open(self._path(key), "rb", buffering=0) as file:
+            return os.pread(file.fileno(), stop - start, start)
+
+    def read_many(self, keys: list[str]) -> Iterator[bytes | OSError]:
+        for key in keys:
+            try:
+                yield self.read(key)
+            except OSError as error:
+                yield error
+
+    def write(self, key: str, data: bytes) -> None:
+        with self.writing(key) as file:
+            file.write(data)
+
+    @contextmanager
+    def writing(self, key: str) -> Iterator[IO[bytes]]:
+        path = self._path(key)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        aside = os.path.join(self.staging or os.path.dirname(path), f".{uuid4().hex}.partial")
+        os.makedirs(os.path.dirname(aside), exist_ok=True)
+        try:
+            with open(aside, "wb", buffering=2**20) as file:
+                yield file
+            os.replace(aside, path)
+        finally:
+            Path(aside).unlink(missing_ok=True)
+
+    def remove(self, key: str) -> None:
+        os.remove(self._path(key))
+
+    def exists(self, key: str) -> bool:
+        return os.path.isfile(self._path(key))
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        stack = [os.path.join(self.root, prefix) if prefix else self.root]
+        skip = len(self.root.rstrip("/")) + 1
+        while stack:
+            folder = stack.pop()
+            if not os.path.isdir(folder):
+                continue
+            with os.scandir(folder) as items:
+                for item in items:
+                    if item.is_dir():
+                        stack.append(item.path)
+                    else:
+                        yield Entry(item.path[skip:], _size(item))
+
+
+def _size(item: os.DirEntry[str]) -> int:
+    try:
+        return item.stat().st_size
+    except OSError:
+        return -1
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStore:
+    """A prefix in an object store, reached through fsspec."""
+
+    prefix: str
+    """URL such as ``s3://bucket/name.zarr``."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """fsspec storage options."""
+
+    @property
+    def url(self) -> str:
+        return self.prefix
+
+    def child(self, name: str) -> ObjectStore:
+        return ObjectStore(f"{self.prefix.rstrip('/')}/{name}", self.options)
+
+    def _open(self) -> tuple[Any, str]:
+        fs, root = fsspec.core.url_to_fs(self.prefix, use_listings_cache=False, **self.options)
+        return fs, root.rstrip("/")
+
+    def read(self, key: str) -> bytes:
+        fs, root = self._open()
+        return bytes(fs.cat_file(f"{root}/{key}"))
+
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        fs, root = self._open()
+        return bytes(fs.cat_file(f"{root}/{key}", start=start, end=stop))
+
+    def read_many(self, keys: list[str]) -> Iterator[bytes | OSError]:
+        fs, root = self._open()
+        paths = [f"{root}/{key}" for key in keys]
+        got = fs.cat(paths, on_error="return") if paths else {}
+        for path in paths:
+            value = got[path]
+            if isinstance(value, Exception) and not isinstance(value, OSError):
+                raise value
+            yield value
+
+    def write(self, key: str, data: bytes) -> None:
+        fs, root = self._open()
+        fs.pipe_file(f"{root}/{key}", data)
+
+    @contextmanager
+    def writing(self, key: str) -> Iterator[IO[bytes]]:
+        fs, root = self._open()
+        with tempfile.SpooledTemporaryFile(max_size=SPOOL_LIMIT) as spool:
+            yield spool
+            size = spool.tell()
+            spool.seek(0)
+            if size <= SPOOL_LIMIT:
+                fs.pipe_file(f"{root}/{key}", spool.read())
+                return
+            with fs.open(f"{root}/{key}", "wb", block_size=SPOOL_LIMIT) as remote:
+                while piece := spool.read(SPOOL_LIMIT):
+                    remote.write(piece)
+
+    def remove(self, key: str) -> None:
+        fs, root = self._open()
+        fs.rm_file(f"{root}/{key}")
+
+    def exists(self, key: str) -> bool:
+        fs, root = self._open()
+        return bool(fs.exists(f"{root}/{key}"))
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        fs, root = self._open()
+        below = f"{root}/{prefix}".rstrip("/")
+        for path, info in fs.find(below, detail=True).items():
+            yield Entry(path[len(root) + 1 :], int(info["size"]))
+
+
+def open_store(url: str, *, options: Mapping[str, Any] | None = None, staging: str = "") -> Store:
+    """Return the store at a path or URL; nothing is read or written yet."""
+    if is_local(url):
+        return LocalStore(os.path.abspath(_strip_scheme(url)), os.path.abspath(staging) if staging else "")
+    return ObjectStore(url.rstrip("/"), dict(options or {}))
+
+
+def is_local(url: str) -> bool:
+    """Tell whether ``url`` is a path of this machine."""
+    return "://" not in url or url.startswith("file://")
+
+
+def _strip_scheme(url: str) -> str:
+    return url.removeprefix("file://")

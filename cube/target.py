@@ -1,0 +1,58 @@
+"""Where a cube, its build records and its catalog lie: ``X.zarr``, ``X.build`` and ``X.stac``, side by side."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cube.errors import TargetError
+from cube.store import Store, is_local, open_store
+
+_SUFFIX = ".zarr"
+ROOT = "zarr.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The three stores of one cube. Small and picklable."""
+
+    url: str
+    cube: Store
+    """The Zarr group and nothing else."""
+    build: Store
+    """Plan, receipts and report."""
+    stac: Store
+    """The catalog."""
+
+    def complete(self) -> bool:
+        """Tell whether the cube can be opened: its root metadata, written last, is there."""
+        return self.cube.exists(ROOT)
+
+    def require_writable(self) -> None:
+        """Raise ``TargetError`` unless a small object can be written and removed beside the cube."""
+        try:
+            self.build.write("probe", b"probe")
+            self.build.remove("probe")
+        except OSError as error:
+            reason = error.strerror or str(error) or type(error).__name__
+            raise TargetError(f"{self.url}: cannot be written ({reason}); choose another --to or mend its rights") from None
+
+
+def target_of(url: str, *, options: Mapping[str, Any] | None = None) -> Target:
+    """Return the stores of a cube by its URL.
+
+    Raises ``TargetError`` if the URL does not end in ``.zarr``.
+    """
+    url = url.rstrip("/")
+    stem = url.removesuffix(_SUFFIX)
+    if stem == url or not os.path.basename(stem):
+        raise TargetError(f"{url!r}: expected a path or URL that ends in {_SUFFIX}, such as cubes/sen12ms{_SUFFIX}")
+    staging = f"{stem}.build/unfinished" if is_local(url) else ""
+    return Target(
+        url,
+        open_store(url, options=options, staging=staging),
+        open_store(f"{stem}.build", options=options, staging=staging),
+        open_store(f"{stem}.stac", options=options, staging=staging),
+    )

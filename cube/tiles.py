@@ -1,0 +1,201 @@
+"""Shared tiles: patches ↔ the bytes of one shard, both directions side by side. Pure.
+
+A shard is a Zarr v3 ``sharding_indexed`` chunk. Its index has one (offset, length) entry per tile of each patch, and entries
+of equal tiles name the same bytes. Tiles are found equal by a hash of their pixels, which also certifies them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import google_crc32c
+import numcodecs
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from cube.errors import CorruptError
+
+DIGEST_SIZE = 32
+ABSENT = np.uint64(2**64 - 1)
+"""Offset and length of a tile that is not stored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileLayout:
+    """How patches of one modality are cut into tiles and encoded. Small and picklable."""
+
+    size: int
+    """Height and width of a patch in pixels."""
+    tile: int
+    """Height and width of a tile in pixels; divides ``size``."""
+    bands: int
+    dtype: str
+    """Little-endian NumPy type, such as ``<u2``."""
+    slots: int
+    """Patches in a shard."""
+    codec: str
+    """Blosc codec: ``lz4`` or ``zstd``."""
+    level: int
+    shuffle: str
+    """``shuffle`` or ``bitshuffle``."""
+    saturated: float | None = None
+    """Value to count as saturated, if any."""
+
+    @property
+    def across(self) -> int:
+        """Tiles along one side of a patch."""
+        return self.size // self.tile
+
+    @property
+    def tile_bytes(self) -> int:
+        """Decoded bytes of a tile."""
+        return self.tile * self.tile * self.bands * np.dtype(self.dtype).itemsize
+
+    @property
+    def patch_bytes(self) -> int:
+        """Decoded bytes of a patch."""
+        return self.tile_bytes * self.across**2
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of a shard's index with its checksum."""
+        return self.slots * self.across**2 * 16 + 4
+
+    @property
+    def tile_key(self) -> bytes:
+        """Key of the tile hash: it binds dtype and shape, so that equal bytes of other kinds hash differently."""
+        return blake3(f"cube tile 1 {self.dtype} {self.tile},{self.tile},{self.bands}".encode()).digest()
+
+    @property
+    def patch_key(self) -> bytes:
+        """Key of the hash that rolls up the tile digests of one patch."""
+        return blake3(f"cube patch 1 {self.dtype} {self.size},{self.size},{self.bands}".encode()).digest()
+
+    def compressor(self) -> numcodecs.Blosc:
+        """Return the Blosc codec. Threads inside Blosc would make its output vary from run to run: they are off."""
+        numcodecs.blosc.use_threads = False
+        shuffle = {"shuffle": numcodecs.Blosc.SHUFFLE, "bitshuffle": numcodecs.Blosc.BITSHUFFLE}[self.shuffle]
+        return numcodecs.Blosc(self.codec, self.level, shuffle)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Quality counts in pixels of all bands."""
+
+    nan: int = 0
+    zero: int = 0
+    saturated: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.nan + other.nan, self.zero + other.zero, self.saturated + other.saturated)
+
+
+def cut_tiles(layout: TileLayout, pixels: NDArray[Any], out: NDArray[Any]) -> None:
+    """Copy a patch (y, x, band) into ``out`` (row, column, y, x, band), tile by tile."""
+    n, t = layout.across, layout.tile
+    row = t * layout.bands
+    np.copyto(out.reshape(n, n, t, row), pixels.reshape(n, t, n, row).transpose(0, 2, 1, 3))
+
+
+def tile_digest(key: bytes, tile: NDArray[Any]) -> bytes:
+    """Hash one tile (y, x, band), contiguous and little-endian."""
+    return blake3(tile.reshape(-1).view(np.uint8).data, key=key).digest()
+
+
+def patch_digest(key: bytes, digests: list[bytes]) -> bytes:
+    """Roll the digests of a patch's tiles, in row-major order, up into one."""
+    return blake3(b"".join(digests), key=key).digest()
+
+
+class ShardWriter:
+    """Encodes patches into one shard, each distinct tile once. Feeds the bytes to ``sink`` as they come."""
+
+    def __init__(self, layout: TileLayout, sink: Callable[[Any], Any]) -> None:
+        self.layout = layout
+        self.index = np.full((layout.slots, layout.across**2, 2), ABSENT, "<u8")
+        self.stored = 0
+        """Bytes given to the sink so far."""
+        self.seen: dict[bytes, tuple[int, int, Counts]] = {}
+        """Tile digest → offset, length, counts."""
+        self._sink = sink
+        self._compressor = layout.compressor()
+        self._keys = layout.tile_key, layout.patch_key
+        dtype = np.dtype(layout.dtype)
+        self._tiles = np.empty((layout.across**2, layout.tile, layout.tile, layout.bands), dtype)
+        self._planes = np.empty((layout.bands, layout.tile, layout.tile), dtype)
+
+    def add(self, slot: int, pixels: NDArray[Any]) -> tuple[bytes, Counts]:
+        """Store a patch (y, x, band) in a slot and return its digest and quality counts."""
+        cut_tiles(self.layout, pixels, self._tiles)
+        digests, counts = [], Counts()
+        for place, tile in enumerate(self._tiles):
+            digest = tile_digest(self._keys[0], tile)
+            known = self.seen.get(digest) or self._store(digest, tile)
+            self.index[slot, place] = known[:2]
+            digests.append(digest)
+            counts = counts + known[2]
+        return patch_digest(self._keys[1], digests), counts
+
+    def finish(self) -> None:
+        """Write the index; the shard is complete."""
+        index = self.index.tobytes()
+        self._put(index + google_crc32c.value(index).to_bytes(4, "little"))
+
+    def _store(self, digest: bytes, tile: NDArray[Any]) -> tuple[int, int, Counts]:
+        np.copyto(self._planes, tile.transpose(2, 0, 1))
+        encoded = self._compressor.encode(self._planes)
+        place = self.stored
+        self._put(encoded)
+        self._put(google_crc32c.value(encoded).to_bytes(4, "little"))
+        self.seen[digest] = place, self.stored - place, count_pixels(self._planes, self.layout.saturated)
+        return self.seen[digest]
+
+    def _put(self, data: bytes) -> None:
+        self._sink(data)
+        self.stored += len(data)
+
+
+def count_pixels(pixels: NDArray[Any], saturated: float | None) -> Counts:
+    """Count NaN, zero and saturated pixels."""
+    return Counts(
+        int(np.count_nonzero(np.isnan(pixels))) if pixels.dtype.kind == "f" else 0,
+        pixels.size - int(np.count_nonzero(pixels)),
+        int(np.count_nonzero(pixels == pixels.dtype.type(saturated))) if saturated is not None else 0,
+    )
+
+
+def read_index(layout: TileLayout, tail: bytes, size: int) -> NDArray[np.uint64]:
+    """Return the index (slot, tile, [offset, length]) of a shard from its last bytes.
+
+    Raises ``CorruptError`` if its checksum is wrong or an entry points outside the shard.
+    """
+    if len(tail) != layout.index_bytes or size < layout.index_bytes:
+        raise CorruptError(f"the shard has {size:,} bytes, its index alone needs {layout.index_bytes:,}")
+    if google_crc32c.value(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
+        raise CorruptError("the checksum of the shard's index is wrong")
+    index = np.frombuffer(tail[:-4], "<u8").reshape(layout.slots, layout.across**2, 2)
+    used = index[index[..., 0] != ABSENT]
+    limit = np.uint64(size - layout.index_bytes)
+    if np.any(used[:, 0] > limit) or np.any(used[:, 1] > limit) or np.any(used.sum(axis=1) > limit):
+        raise CorruptError("an entry of the shard's index points outside the shard")
+    return index
+
+
+def decode_tile(layout: TileLayout, compressor: numcodecs.Blosc, data: Any, out: NDArray[Any]) -> None:
+    """Decode the stored bytes of one tile into ``out`` (band, y, x).
+
+    Raises ``CorruptError`` if the checksum is wrong or the bytes are not such a tile.
+    """
+    body, checksum = data[:-4], data[-4:]
+    if google_crc32c.value(bytes(body)) != int.from_bytes(checksum, "little"):
+        raise CorruptError("the checksum of a tile is wrong")
+    try:
+        decoded = compressor.decode(body)
+    except (RuntimeError, ValueError) as error:
+        raise CorruptError(f"a tile cannot be decoded ({error})") from None
+    if len(decoded) != layout.tile_bytes:
+        raise CorruptError(f"a tile decodes to {len(decoded):,} bytes, expected {layout.tile_bytes:,}")
+    np.copyto(out, np.frombuffer(decoded, layout.dtype).reshape(out.shape))

@@ -1,0 +1,242 @@
+"""Cube (and, on request, its source) → ``Report``: every object present and as certified, every pixel as recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+from distributed import Client
+from numpy.typing import NDArray
+
+from cube.arrays import ArraySpec, chunk_key, decode_chunk, read_spec, values_digest
+from cube.certificate import pixels_digest, sealed
+from cube.clusters import Task, run
+from cube.errors import CorruptError, RequestError
+from cube.labels import centres
+from cube.layout import FORMAT, ORIGINALS
+from cube.report import Finding, Report, gather
+from cube.shard_check import Examination, Outcome, Slice, examine_batch
+from cube.store import open_store
+from cube.target import ROOT, Target
+from cube.tiles import TileLayout
+
+_COUNTS = ("nan_count", "zero_count", "saturated_count")
+_ROUNDING = 1e-9
+"""Degrees by which another PROJ may place a patch's centre."""
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def verify_cube(target: Target, client: Client | None = None, *, source: str | None = None) -> Report:
+    """Check a whole cube from its store alone, and against its source files where ``source`` is given.
+
+    Raises ``RequestError`` if there is no cube, or one of a format this version does not know.
+    """
+    return _Verification(target, client, source).report()
+
+
+def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
+    """Return the root document of a cube, as stored and parsed.
+
+    Raises ``RequestError`` if there is none or it is of another format, ``CorruptError`` if it cannot be read.
+    """
+    try:
+        data = target.cube.read(ROOT)
+    except FileNotFoundError:
+        unfinished = target.build.exists("plan.json")
+        hint = "its build is not finished: run the same `cube build` again" if unfinished else "there is no cube"
+        raise RequestError(f"{target.url}: {hint}") from None
+    try:
+        document = json.loads(data)
+        known = document["attributes"]["cube"]["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptError(f"{target.url}/{ROOT} is damaged or not of this package ({error!r})") from None
+    if str(known).partition(".")[0] != FORMAT.partition(".")[0]:
+        raise RequestError(f"{target.url} has format {known}; this version knows {FORMAT}")
+    return data, document
+
+
+class _Verification:
+    def __init__(self, target: Target, client: Client | None, source: str | None) -> None:
+        self.target, self.client, self.source = target, client, source
+        self.findings: list[Finding] = []
+        self.names: dict[str, str] = {}
+
+    def found(self, check: str, where: str, what: str) -> None:
+        self.findings.append(Finding(check, where, what))
+
+    def report(self) -> Report:
+        try:
+            data, document = read_root(self.target)
+        except CorruptError as error:
+            self.names["root"] = "the root document"
+            self.found("root", ROOT, str(error))
+            return Report(self.target.url, gather(self.names, self.findings))
+        if self._root(data, document):
+            self._below(document)
+        return Report(self.target.url, gather(self.names, self.findings))
+
+    def _root(self, data: bytes, document: dict[str, Any]) -> bool:
+        self.names["root"] = f"{len(data):,} bytes of root metadata"
+        if sealed(data):
+            return True
+        self.found("root", ROOT, "it is not what was sealed; nothing below it can be trusted")
+        return False
+
+    def _below(self, document: dict[str, Any]) -> None:
+        facts = document["attributes"]["cube"]
+        certified = facts["certificate"]
+        specs = self._metadata(document, certified["metadata"])
+        sizes = self._objects(specs, certified["metadata"])
+        values = self._values(specs, certified["arrays"], sizes)
+        self._whole(values, certified["pixels"])
+        self._centres(values, facts["modalities"], specs)
+        self._batches(facts, specs, values, sizes)
+
+    def _metadata(self, document: dict[str, Any], known: Mapping[str, str]) -> list[ArraySpec]:
+        self.names["metadata"] = f"{len(known)} metadata documents"
+        for key, digest in known.items():
+            try:
+                data = self.target.cube.read(key)
+            except FileNotFoundError:
+                continue
+            if blake3(data).hexdigest() != digest:
+                self.found("metadata", key, "it is not what was certified")
+        listed = document["consolidated_metadata"]["metadata"]
+        return [read_spec(path, item) for path, item in listed.items() if item["node_type"] == "array"]
+
+    def _objects(self, specs: list[ArraySpec], metadata: Mapping[str, str]) -> dict[str, int]:
+        """Compare the listing with what must be there."""
+        sizes = {entry.key: entry.size for entry in self.target.cube.list()}
+        expected = {ROOT, *metadata, *(key for spec in specs for key in spec.object_keys())}
+        self.names["objects"] = f"{len(sizes):,} objects, {sum(sizes.values()):,} bytes"
+        for key in sorted(expected - sizes.keys()):
+            self.found("objects", key, "it is missing")
+        for key in sorted(sizes.keys() - expected):
+            self.found("objects", key, "it is no part of the cube")
+        return sizes
+
+    def _values(self, specs: list[ArraySpec], known: Mapping[str, str], sizes: Mapping[str, int]) -> Arrays:
+        """Read every small array and compare it with its certified hash; damaged ones are left out."""
+        small = [spec for spec in specs if spec.path in known]
+        self.names["labels"] = f"{len(small)} arrays of coordinates and records"
+        values = {}
+        for spec in small:
+            array = self._read(spec, sizes)
+            if array is None:
+                continue
+            if values_digest(array) != known[spec.path]:
+                self.found("labels", spec.path, "its values are not those certified")
+            else:
+                values[spec.path] = array
+        return values
+
+    def _read(self, spec: ArraySpec, sizes: Mapping[str, int]) -> NDArray[Any] | None:
+        parts = []
+        for place in range(spec.grid[0]):
+            key = chunk_key(spec.path, (place, *(0 for _ in spec.shape[1:])))
+            if key not in sizes:
+                return None
+            try:
+                parts.append(decode_chunk(spec, self.target.cube.read(key)))
+            except CorruptError as error:
+                self.found("labels", key, str(error))
+                return None
+        return np.ascontiguousarray(np.concatenate(parts)[: spec.shape[0]])
+
+    def _whole(self, values: Arrays, certified: str) -> None:
+        if "patch" in values and "digest" in values:
+            self.names["certificate"] = f"one hash over {len(values['patch']):,} patches"
+            if pixels_digest(values["patch"], values["digest"]) != certified:
+                self.found("certificate", "digest", "the patches' digests do not give the cube's")
+
+    def _centres(self, values: Arrays, modalities: list[str], specs: list[ArraySpec]) -> None:
+        if not {"epsg", "transform", "lon", "lat", "patch"} <= values.keys():
+            return
+        size = next(spec for spec in specs if spec.path == modalities[0]).shape[-1]
+        self.names["georeference"] = "longitude and latitude, again from CRS and transform"
+        for name, again in zip(("lon", "lat"), centres(values["epsg"], values["transform"], size), strict=True):
+            for row in np.flatnonzero(~np.isclose(values[name], again, rtol=0, atol=_ROUNDING, equal_nan=True)):
+                self.found("georeference", str(values["patch"][row]), f"{name} does not fit its CRS and transform")
+
+    def _batches(self, facts: dict[str, Any], specs: list[ArraySpec], values: Arrays, sizes: Mapping[str, int]) -> None:
+        needed = {"patch", "present", "digest", *_COUNTS}
+        needed |= {f"{ORIGINALS}/{name}" for name in ("header_size", "pixel_start", "size", "digest", "path")}
+        if missing := sorted(needed - values.keys()):
+            self.names["pixels"] = "not looked at: the labels they are checked against are damaged"
+            self.found("pixels", ", ".join(missing), "damaged, so no pixel could be checked")
+            return
+        by_path = {spec.path: spec for spec in specs}
+        layouts = {name: tile_layout(by_path[name], facts["saturated"].get(name)) for name in facts["modalities"]}
+        examination = Examination(
+            cube=self.target.cube,
+            layouts=layouts,
+            header=by_path[f"{ORIGINALS}/header"],
+            source=open_store(self.source) if self.source is not None else None,
+        )
+        tasks = list(_tasks(examination, values, sizes))
+        outcomes: list[Outcome] = list(run(self.client, examine_batch, tasks))
+        self.findings += [finding for outcome in outcomes for finding in outcome.findings]
+        self._name_batches(outcomes, len(tasks) * len(layouts), values)
+
+    def _name_batches(self, outcomes: list[Outcome], shards: int, values: Arrays) -> None:
+        tiles, distinct = sum(o.tiles for o in outcomes), sum(o.distinct for o in outcomes)
+        read, patches = sum(o.bytes_read for o in outcomes), len(values["patch"])
+        self.names |= {
+            "shards": f"{shards:,} shards, {read:,} bytes of tiles",
+            "pixels": f"{int(values['present'].sum()):,} images of {patches:,} patches, decoded and hashed",
+            "counts": f"NaN, zero and saturated pixels of {patches:,} patches",
+            "presence": f"{tiles:,} tiles of {patches:,} patches",
+            "sharing": f"{distinct:,} tiles stored for {tiles:,}",
+            "originals": f"{int((values[f'{ORIGINALS}/header_size'] >= 0).sum()):,} headers",
+        }
+        if self.source is not None:
+            self.names["source"] = f"{sum(o.files for o in outcomes):,} files of {self.source}"
+
+
+def tile_layout(spec: ArraySpec, saturated: float | None) -> TileLayout:
+    """Return the tile layout of a sharded array."""
+    assert spec.inner is not None
+    return TileLayout(
+        size=spec.shape[-1],
+        tile=spec.inner[-1],
+        bands=spec.shape[1],
+        dtype=spec.dtype.replace("|", "<"),
+        slots=spec.chunks[0],
+        codec=spec.codec,
+        level=spec.level,
+        shuffle=spec.shuffle,
+        saturated=saturated,
+    )
+
+
+def _tasks(examination: Examination, values: Arrays, sizes: Mapping[str, int]) -> Iterator[Task]:
+    slots = examination.header.chunks[0]
+    for index, start in enumerate(range(0, len(values["patch"]), slots)):
+        labels = _slice(values, index, slice(start, start + slots))
+        keys = [chunk_key(name, (index, 0, 0, 0)) for name in examination.layouts]
+        keys.append(chunk_key(examination.header.path, (index, 0, 0)))
+        known = {key: sizes[key] for key in keys if key in sizes}
+        yield f"verify-{examination.cube.url}-{index}", (examination, labels, known)
+
+
+def _slice(values: Arrays, index: int, rows: slice) -> Slice:
+    paths = values[f"{ORIGINALS}/path"][rows]
+    texts = [[bytes(text).rstrip(b"\0").decode() for text in row] for row in paths]
+    return Slice(
+        index=index,
+        patch=values["patch"][rows],
+        present=values["present"][rows],
+        digest=values["digest"][rows],
+        counts=np.stack([values[name][rows] for name in _COUNTS], axis=-1),
+        header_size=values[f"{ORIGINALS}/header_size"][rows],
+        header_digest=values[f"{ORIGINALS}/digest"][rows],
+        pixel_start=values[f"{ORIGINALS}/pixel_start"][rows],
+        file_size=values[f"{ORIGINALS}/size"][rows],
+        path=np.array(texts, object),
+        epsg=values["epsg"][rows] if "epsg" in values else None,
+        transform=values["transform"][rows] if "transform" in values else None,
+    )

@@ -1,0 +1,183 @@
+"""One batch: files in, whole shards and a receipt out. Runs on a Dask worker."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from cube.arrays import ArraySpec, chunk_key, encode_chunk
+from cube.errors import CubeError, IncompleteError, RejectedFile, StorageError
+from cube.inventory import Rejected
+from cube.plan import Batch, Job
+from cube.rasters import Georeference, Raster, read_raster
+from cube.source import rejection
+from cube.store import Store
+from cube.target import Target
+from cube.tiles import DIGEST_SIZE, ShardWriter
+
+_READ_AHEAD = 8
+"""Patches whose files are asked for together."""
+_FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+
+Receipt = dict[str, Any]
+
+
+def receipt_key(digest: str) -> str:
+    """Return the key of a batch's receipt in the build store."""
+    return f"receipts/{digest}.json"
+
+
+def run_batch(job: Job, batch: Batch, source: Store, target: Target, header: ArraySpec) -> Receipt | CubeError:
+    """Write one batch and return a summary of its receipt; an error that trying again cannot mend is returned."""
+    try:
+        return write_batch(job, batch, source, target, header)
+    except CubeError as error:
+        return error
+    except OSError as error:
+        if error.errno in _FATAL:
+            return StorageError(f"writing to {target.url} failed: {error.strerror}; free some space and run again")
+        raise
+
+
+def write_batch(job: Job, batch: Batch, source: Store, target: Target, header: ArraySpec) -> Receipt:
+    """Write one batch's shards, its chunk of headers, then its receipt. Running it twice writes the same bytes twice."""
+    started, cpu = time.time(), time.process_time()
+    columns = _Columns(job, len(batch.patch))
+    objects: dict[str, int] = {}
+    with ExitStack() as stack:
+        writers = {}
+        for name, layout in job.layouts.items():
+            sink = stack.enter_context(target.cube.writing(chunk_key(name, (batch.index, 0, 0, 0))))
+            writers[name] = ShardWriter(layout, sink.write)
+        for slot, rasters in enumerate(_read_patches(job, batch, source, columns)):
+            for name, raster in rasters.items():
+                columns.record(slot, name, raster, *writers[name].add(slot, raster.pixels))
+        for writer in writers.values():
+            writer.finish()
+    for name, writer in writers.items():
+        objects[chunk_key(name, (batch.index, 0, 0, 0))] = writer.stored
+    data = encode_chunk(header, columns.headers)
+    key = chunk_key(header.path, (batch.index, 0, 0))
+    target.cube.write(key, data)
+    objects[key] = len(data)
+    receipt = {
+        "batch": batch.digest,
+        "index": batch.index,
+        "start": batch.start,
+        "stop": batch.stop,
+        "worker": f"{socket.gethostname()}:{os.getpid()}",
+        "started": started,
+        "seconds": time.time() - started,
+        "cpu_seconds": time.process_time() - cpu,
+        "peak_bytes": peak_memory(),
+        "bytes_in": columns.bytes_in,
+        "objects": objects,
+        "tiles": {name: [int((w.index[..., 1] < 2**63).sum()), len(w.seen)] for name, w in writers.items()},
+        "rejected": [[item.path, item.reason, item.detail] for item in columns.rejected],
+    }
+    whole = {**receipt, "columns": columns.document()}
+    target.build.write(receipt_key(batch.digest), json.dumps(whole).encode())
+    return receipt
+
+
+class _Columns:
+    """What a batch learns about each of its patches."""
+
+    def __init__(self, job: Job, length: int) -> None:
+        kinds = len(job.layouts)
+        self.names = list(job.layouts)
+        self.headers = np.zeros((length, kinds, job.header_bytes), np.uint8)
+        self.georeferences: list[Georeference | None] = [None] * length
+        self.integers = {name: np.zeros((length, kinds), np.int64) for name in ("nan_count", "zero_count", "saturated_count")}
+        self.files = {name: np.full((length, kinds), -1, np.int64) for name in ("header_size", "pixel_start", "size")}
+        self.digests = {name: np.zeros((length, kinds, DIGEST_SIZE), np.uint8) for name in ("digest", "header_digest")}
+        self.rejected: list[Rejected] = []
+        self.bytes_in = 0
+
+    def record(self, slot: int, name: str, raster: Raster, digest: bytes, counts: Any) -> None:
+        place = slot, self.names.index(name)
+        self.headers[place][: len(raster.header)] = np.frombuffer(raster.header, np.uint8)
+        self.georeferences[slot] = raster.georeference
+        for kind in ("nan", "zero", "saturated"):
+            self.integers[f"{kind}_count"][place] = getattr(counts, kind)
+        self.files["header_size"][place] = len(raster.header)
+        self.files["pixel_start"][place] = raster.pixel_start
+        self.files["size"][place] = raster.file_size
+        self.digests["digest"][place] = np.frombuffer(digest, np.uint8)
+        self.digests["header_digest"][place] = np.frombuffer(blake3(raster.header).digest(), np.uint8)
+
+    def document(self) -> dict[str, Any]:
+        epsg = [place.epsg if place else 0 for place in self.georeferences]
+        transform = [list(place.transform) if place else None for place in self.georeferences]
+        plain = {name: values.tolist() for name, values in {**self.integers, **self.files}.items()}
+        hexed = {name: values.tobytes().hex() for name, values in self.digests.items()}
+        return {"epsg": epsg, "transform": transform, **plain, **hexed}
+
+
+def _read_patches(job: Job, batch: Batch, source: Store, columns: _Columns) -> Iterator[dict[str, Raster]]:
+    """Yield the rasters of each patch by modality; a patch that is left out yields none."""
+    for start in range(0, len(batch.patch), _READ_AHEAD):
+        rows = range(start, min(start + _READ_AHEAD, len(batch.patch)))
+        asked = [path for row in rows for path in batch.path[row] if path]
+        files = source.read_many(asked)
+        for row in rows:
+            yield _accept(job, batch, row, _decode(job, batch, row, files, columns), columns)
+
+
+def _decode(job: Job, batch: Batch, row: int, files: Iterator[bytes | OSError], columns: _Columns) -> dict[str, Raster]:
+    rasters = {}
+    for (name, expectation), path in zip(job.expectations.items(), batch.path[row], strict=True):
+        if not path:
+            continue
+        try:
+            data = next(files)
+            if isinstance(data, OSError):
+                raise data
+            columns.bytes_in += len(data)
+            rasters[name] = expectation.check(read_raster(data))
+        except (RejectedFile, OSError) as error:
+            columns.rejected.append(rejection(path, error))
+    return rasters
+
+
+def _accept(job: Job, batch: Batch, row: int, rasters: dict[str, Raster], columns: _Columns) -> dict[str, Raster]:
+    """Apply the policy for incomplete patches to one patch."""
+    wanted = sum(1 for path in batch.path[row] if path)
+    places = {name: raster.georeference for name, raster in rasters.items()}
+    if len(set(places.values())) > 1:
+        detail = "; ".join(f"{name} {place}" for name, place in places.items())
+        columns.rejected.append(Rejected(batch.patch[row], "different georeferences", detail))
+        rasters = {}
+    elif len(rasters) == wanted:
+        return rasters
+    if job.incomplete == "fail":
+        last = columns.rejected[-1]
+        raise IncompleteError(
+            f"{last.path}: {last.reason}: {last.detail}. Mend the file and run again, "
+            "or choose --incomplete reject or keep; what is written stays"
+        )
+    return rasters if job.incomplete == "keep" else {}
+
+
+def header_values(columns: dict[str, Any], name: str, kinds: int) -> NDArray[np.uint8]:
+    """Return a column of digests from a receipt as (patch, modality, byte)."""
+    return np.frombuffer(bytes.fromhex(columns[name]), np.uint8).reshape(-1, kinds, DIGEST_SIZE)
+
+
+def peak_memory() -> int:
+    """Return the most resident memory this process has had, in bytes; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            return next((int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM")), 0)
+    except FileNotFoundError:
+        return 0

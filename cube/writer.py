@@ -1,0 +1,193 @@
+"""Plan → shards, receipts, and the root metadata last. The only room that submits work that writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from distributed import Client
+from numpy.typing import NDArray
+
+from cube.arrays import ArraySpec, chunk_key, encode_chunk, group_document, metadata_bytes, values_digest
+from cube.certificate import certificate, pixels_digest, seal
+from cube.clusters import Task, run
+from cube.errors import TargetError
+from cube.labels import label_values
+from cube.layout import FORMAT, ORIGINALS, constant_arrays, label_arrays, original_arrays
+from cube.plan import Plan
+from cube.store import Store, open_store
+from cube.target import ROOT, Target
+from cube.worker import Receipt, receipt_key, run_batch
+
+PLAN = "plan.json"
+Progress = Callable[[Receipt], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What a build wrote: one summary per batch, in order, and which of them an earlier run had left."""
+
+    receipts: tuple[Receipt, ...]
+    resumed: int
+    """Batches found finished."""
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all shards and headers."""
+        return sum(sum(receipt["objects"].values()) for receipt in self.receipts)
+
+    @property
+    def rejected(self) -> list[tuple[str, str, str]]:
+        """Files that could not be used when they were read: path, reason, detail."""
+        return [tuple(item) for receipt in self.receipts for item in receipt["rejected"]]
+
+    def tiles(self) -> dict[str, tuple[int, int]]:
+        """Return, by modality, the tiles of all patches and how many of them are stored."""
+        totals: dict[str, tuple[int, int]] = {}
+        for receipt in self.receipts:
+            for name, (used, stored) in receipt["tiles"].items():
+                before = totals.get(name, (0, 0))
+                totals[name] = before[0] + used, before[1] + stored
+        return totals
+
+
+def write_cube(plan: Plan, target: Target, client: Client | None, progress: Progress = lambda receipt: None) -> Written:
+    """Write a cube: what an earlier run finished is kept, the rest is written, the root comes last.
+
+    Raises ``TargetError`` if the target holds another plan's cube, ``IncompleteError`` if a file is bad and the policy is
+    ``fail``, ``StorageError`` if writing fails for good. Whatever is written stays and the next run goes on from it.
+    """
+    prepare(plan, target)
+    done = _finished(plan, target)
+    if target.complete() and len(done) < plan.tasks:
+        raise TargetError(f"{target.url} is complete, but its build records are not: `cube verify` tells if it is sound")
+    for receipt in done.values():
+        progress(receipt)
+    receipts = dict(done)
+    left = [index for index in range(plan.tasks) if index not in done]
+    for receipt in run(client, run_batch, _tasks(plan, target, left)):
+        receipts[receipt["index"]] = receipt
+        progress(receipt)
+    if not target.complete():
+        publish_root(plan, target)
+    return Written(receipts=tuple(receipts[index] for index in sorted(receipts)), resumed=len(done))
+
+
+def prepare(plan: Plan, target: Target) -> None:
+    """Refuse a target that holds something else; keep the plan beside the cube; clear what an earlier plan left."""
+    if target.complete():
+        holds = json.loads(target.cube.read(ROOT)).get("attributes", {}).get("cube", {}).get("plan")
+        if holds != plan.digest:
+            raise TargetError(
+                f"{target.url} holds another cube (plan {holds or 'unknown'}, this is plan {plan.digest}): "
+                "choose another --to, or remove that cube first"
+            )
+        return
+    target.require_writable()
+    if not target.build.exists(PLAN):
+        strangers = [entry.key for entry in islice(target.cube.list(), 3)]
+        if strangers:
+            raise TargetError(f"{target.url} is no cube and not empty ({', '.join(strangers)}, …): choose another --to")
+        target.build.write(PLAN, json.dumps(plan.document(), indent=1).encode())
+        return
+    before = json.loads(target.build.read(PLAN))
+    if before["recipe"]["name"] != plan.recipe.name:
+        raise TargetError(f"{target.url} holds an unfinished build of recipe {before['recipe']['name']!r}: choose another --to")
+    if before["digest"] != plan.digest:
+        expected = {key for spec in plan.arrays for key in spec.object_keys()}
+        for entry in list(target.cube.list()):
+            if entry.key not in expected:
+                target.cube.remove(entry.key)
+    target.build.write(PLAN, json.dumps(plan.document(), indent=1).encode())
+
+
+def _finished(plan: Plan, target: Target) -> dict[int, Receipt]:
+    """Return the receipts of an earlier run whose objects are all there with the sizes it wrote."""
+    kept = {entry.key for entry in target.build.list("receipts")}
+    keys = {i: receipt_key(digest) for i, digest in enumerate(plan.batch_digests) if receipt_key(digest) in kept}
+    if not keys:
+        return {}
+    there = {entry.key: entry.size for entry in target.cube.list()}
+    done = {}
+    for index, receipt in _read_receipts(target.build, keys):
+        if all(there.get(key) == size for key, size in receipt["objects"].items()):
+            done[index] = {name: value for name, value in receipt.items() if name != "columns"}
+    return done
+
+
+def _read_receipts(build: Store, keys: dict[int, str]) -> Iterator[tuple[int, Receipt]]:
+    for index, key in keys.items():
+        yield index, json.loads(build.read(key))
+
+
+def _tasks(plan: Plan, target: Target, indexes: list[int]) -> Iterator[Task]:
+    source = open_store(plan.inventory.source)
+    header = next(spec for spec in plan.arrays if spec.path == f"{ORIGINALS}/header")
+    for index in indexes:
+        batch = plan.batch(index)
+        yield f"write-{batch.digest}", (plan.job, batch, source, target, header)
+
+
+def publish_root(plan: Plan, target: Target) -> None:
+    """Write coordinates, then each array's metadata, then the root: only now can the cube be opened."""
+    keys = {index: receipt_key(digest) for index, digest in enumerate(plan.batch_digests)}
+    values = label_values(plan, (receipt for _, receipt in _read_receipts(target.build, keys)))
+    digests = {}
+    small = [*label_arrays(plan.recipe, plan.patches), *original_arrays(plan.recipe, plan.patches)]
+    written = [(spec, values[spec.path]) for spec in small if spec.path in values]
+    for spec, array in (*written, *constant_arrays(plan.recipe)):
+        typed = np.ascontiguousarray(array, dtype=spec.dtype)
+        _write_chunks(target.cube, spec, typed)
+        digests[spec.path] = values_digest(typed)
+    pixels = pixels_digest(values["patch"], values["digest"])
+    documents = {spec.path: spec.document() for spec in plan.arrays}
+    documents[ORIGINALS] = group_document({"description": "what the source files hold besides pixels"})
+    stored = {f"{path}/zarr.json": metadata_bytes(document) for path, document in documents.items()}
+    for key, data in stored.items():
+        target.cube.write(key, data)
+    attributes = root_attributes(plan, certificate(pixels, digests, stored))
+    target.cube.write(ROOT, seal({**group_document(attributes), "consolidated_metadata": _consolidated(documents)}))
+
+
+def _write_chunks(store: Store, spec: ArraySpec, values: NDArray[Any]) -> None:
+    length = spec.chunks[0]
+    for place in range(spec.grid[0]):
+        chunk = values[place * length : (place + 1) * length]
+        store.write(chunk_key(spec.path, (place, *(0 for _ in spec.shape[1:]))), encode_chunk(spec, chunk))
+
+
+def _consolidated(documents: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {"kind": "inline", "must_understand": False, "metadata": documents}
+
+
+def root_attributes(plan: Plan, certified: dict[str, Any]) -> dict[str, Any]:
+    """Return the attributes of the root group."""
+    recipe = plan.recipe
+    labels = [spec.path for spec in label_arrays(recipe, plan.patches)]
+    constants = [spec.path for spec, _ in constant_arrays(recipe)]
+    layout = recipe.layout
+    return {
+        "title": recipe.title,
+        "Conventions": "CF-1.11",
+        "coordinates": " ".join((*labels, *constants)),
+        "open_with": f'xr.open_zarr(URL, chunks=None).sel(season="{plan.inventory.seasons[0]}").chunk(patch=128)',
+        "notice": "Equal tiles share their bytes: copy the objects of this store as they are, never rewrite them.",
+        "cube": {
+            "format": FORMAT,
+            "recipe": recipe.name,
+            "plan": plan.digest,
+            "modalities": list(recipe.modalities),
+            "seasons": {
+                name: {"start": season.start.isoformat(), "end": season.end.isoformat()}
+                for name, season in recipe.seasons.items()
+            },
+            "tile": layout.tile,
+            "saturated": {name: m.saturated for name, m in recipe.modalities.items() if m.saturated is not None},
+            "software": dict(plan.software),
+            "certificate": certified,
+        },
+    }
