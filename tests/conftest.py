@@ -1,0 +1,42 @@
+"""Fixtures every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from making import LEFT_OUT, Built, Made, build, leave_out, make_patches, write_recipe
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of inputs that are no part of the project, beside the repository or where ``CUBE_SHARED`` says."""
+    path = Path(os.environ.get("CUBE_SHARED") or Path(__file__).parents[2] / "shared")
+    if not (path / "data").is_dir():
+        leave_out("tests on real files: no folder `shared` beside the repository; CUBE_SHARED names another place")
+    return path
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path: Path) -> Path:
+    """Recipe for the files of ``make_patches``: 32-px patches, 16-px tiles, 16 patches a shard."""
+    return write_recipe(tmp_path / "tiny.yaml")
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """25 patches of three scenes with gaps, made once. Read only: a test that changes files makes its own."""
+    return make_patches(tmp_path_factory.mktemp("made") / "patches")
+
+
+@pytest.fixture(scope="session")
+def tiny_cube(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Cube of ``made``, built once: two shards per modality, the last cut short. Read only."""
+    folder = tmp_path_factory.mktemp("tiny")
+    return build(write_recipe(folder / "tiny.yaml"), made.folder, folder / "tiny.zarr")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for reason in sorted(LEFT_OUT):
+        terminalreporter.write_line(f"LEFT OUT: {reason}", yellow=True)
