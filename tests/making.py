@@ -100,6 +100,10 @@ class Made:
                 whole[row] = self.pixels[name, modality]
         return whole
 
+    def present(self) -> np.ndarray:
+        """Return (patch, modality): which files there are."""
+        return np.array([[(name, modality) in self.files for modality in MODALITIES] for name in self.ids])
+
 
 def make_patches(
     folder: Path, scenes: Iterable[Scene] = SCENES, *, size: int = 32, missing: Iterable[tuple[str, str]] = ()
