@@ -1,4 +1,4 @@
-"""The arrays of a cube as Zarr v3 says them: shapes, chunks, codecs, metadata documents, and the bytes of small chunks. Pure."""
+"""The arrays of a cube as Zarr v3 says them: shapes, chunks, codecs, documents, and the bytes of small chunks. Pure."""
 
 from __future__ import annotations
 
@@ -195,4 +195,4 @@ def read_spec(path: str, document: Mapping[str, Any]) -> ArraySpec:
 def _numpy_type(data_type: Any) -> str:
     if isinstance(data_type, Mapping):
         return f"<U{data_type['configuration']['length_bytes'] // 4}"
-    return np.dtype(data_type).newbyteorder("<").str
+    return str(np.dtype(data_type).newbyteorder("<").str)

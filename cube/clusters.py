@@ -49,7 +49,7 @@ def run(client: Client | None, function: Callable[..., Any], tasks: Iterable[Tas
     A result that is a ``CubeError`` is raised. A task that fails otherwise is tried again; if it keeps failing,
     ``StorageError`` says with what.
     """
-    results = map(lambda task: function(*task[1]), tasks) if client is None else _remote(client, function, tasks)
+    results = (function(*task[1]) for task in tasks) if client is None else _remote(client, function, tasks)
     for result in results:
         if isinstance(result, CubeError):
             raise result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
@@ -51,6 +51,10 @@ class Batch:
     patch: tuple[str, ...]
     path: tuple[tuple[str, ...], ...]
     """Per patch and modality, relative to the source; empty where there is no file."""
+
+    def head(self, length: int) -> Batch:
+        """Return the first patches of the batch, to sample them."""
+        return replace(self, stop=min(self.stop, self.start + length), patch=self.patch[:length], path=self.path[:length])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +107,12 @@ class Plan:
             total += layout.patch_bytes * files / self.recipe.modalities[name].typical_ratio
         return round(total)
 
-    def peak_bytes(self, *, spool: int) -> int:
-        """Memory one worker needs at most, with ``spool`` bytes of each unfinished object held in memory."""
-        return WORKER_BASE_BYTES + batch_bytes(self.job, spool=spool)
+    def peak_bytes(self, *, spool: int, base: int = 0) -> int:
+        """Memory one worker needs at most, with ``spool`` bytes of each unfinished object held in memory.
+
+        ``base`` is the resident memory of an idle worker, if it has been measured.
+        """
+        return (base or WORKER_BASE_BYTES) + batch_bytes(self.job, spool=spool)
 
     def batch(self, index: int) -> Batch:
         """Return one batch."""

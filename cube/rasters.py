@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import warnings
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -120,7 +121,7 @@ def _plain(data: bytes, ifd: _Ifd, ranges: list[tuple[int, int]]) -> Raster | No
     dtype = _dtype(ifd)
     known = ifd.one(_COMPRESSION, 1) == 1 and ifd.one(_PLANAR, 1) == 1 and _STRIP_OFFSETS in ifd.tags
     swapped = ifd.order == ">" and (dtype is None or dtype.itemsize > 1)
-    if dtype is None or not known or swapped or any(a[1] != b[0] for a, b in zip(ranges, ranges[1:], strict=False)):
+    if dtype is None or not known or swapped or any(a[1] != b[0] for a, b in pairwise(ranges)):
         return None
     shape = (ifd.one(_HEIGHT, 0), ifd.one(_WIDTH, 0), ifd.one(_BANDS, 1))
     start, stop = ranges[0][0], ranges[-1][1]

@@ -34,6 +34,8 @@ class Source(_Model):
 
     pattern: str
     """Regular expression a file's name must match whole, with the groups season, modality, scene and patch."""
+    path: str
+    """Template of a file's path as published, made of the pattern's groups."""
     ignore: tuple[str, ...] = ()
     """Shell patterns of paths that are known not to be data (side-cars, system files)."""
     georeference: Literal["file", "none"]
@@ -57,7 +59,7 @@ class Patch(_Model):
     """What one patch is."""
 
     id: str
-    """Template of the unique id, made of the pattern's groups, such as ``{season}_{scene}_p{patch}``."""
+    """Template of the unique id, made of the pattern's groups as the file names spell them."""
     id_length: Annotated[int, Field(ge=4, le=128)]
     """Room for an id in characters; fixed, so that a cube can grow."""
     size: Annotated[int, Field(ge=1, le=8192)]
@@ -183,6 +185,40 @@ class Layout(_Model):
         return value
 
 
+class DemoScene(_Model):
+    """One made scene."""
+
+    season: str
+    scene: int
+    epsg: int
+    x: float
+    y: float
+    """Upper left corner of the first patch, in CRS units."""
+    missing: tuple[int, ...] = ()
+    """Patch numbers left out."""
+
+
+class DemoFile(_Model):
+    """One file of the made data set."""
+
+    season: str
+    scene: int
+    patch: int
+    modality: str
+
+
+class Demo(_Model):
+    """The data set that ``cube demo`` makes."""
+
+    rows: int
+    columns: int
+    grid_width: int
+    """Patches in a row of the numbering."""
+    scenes: Annotated[tuple[DemoScene, ...], Field(min_length=1)]
+    broken: DemoFile
+    """The file that is cut off in the middle."""
+
+
 class Recipe(_Model):
     """All that is particular to one data set."""
 
@@ -199,6 +235,8 @@ class Recipe(_Model):
     layout: Layout
     catalog: str
     """Name of the collection template in ``catalog/templates``."""
+    demo: Demo | None = None
+    """What `cube demo` makes, for the recipe it uses."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -266,9 +304,10 @@ def _layout_problems(recipe: Recipe) -> list[str]:
 def _reference_problems(recipe: Recipe) -> list[str]:
     problems = []
     known = set(re.compile(recipe.source.pattern).groupindex)
-    fields = {field for _, field, _, _ in Formatter().parse(recipe.patch.id) if field is not None}
-    if fields - known:
-        problems.append(f"patch.id: uses {sorted(fields - known)}, but the pattern has {sorted(known)}")
+    for place, template in (("patch.id", recipe.patch.id), ("source.path", recipe.source.path)):
+        fields = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
+        if fields - known:
+            problems.append(f"{place}: uses {sorted(fields - known)}, but the pattern has {sorted(known)}")
     for kind, tokens in (
         ("seasons", [season.token for season in recipe.seasons.values()]),
         ("modalities", [modality.token for modality in recipe.modalities.values()]),

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from blake3 import blake3
-from numpy.typing import NDArray
 
 from cube.arrays import ArraySpec, chunk_key, encode_chunk
 from cube.errors import CubeError, IncompleteError, RejectedFile, StorageError
@@ -59,7 +58,8 @@ def write_batch(job: Job, batch: Batch, source: Store, target: Target, header: A
         for name, layout in job.layouts.items():
             sink = stack.enter_context(target.cube.writing(chunk_key(name, (batch.index, 0, 0, 0))))
             writers[name] = ShardWriter(layout, sink.write)
-        for slot, rasters in enumerate(_read_patches(job, batch, source, columns)):
+        for slot, (rasters, rejected) in enumerate(read_patches(job, batch, source)):
+            columns.rejected += rejected
             for name, raster in rasters.items():
                 columns.record(slot, name, raster, *writers[name].add(slot, raster.pixels))
         for writer in writers.values():
@@ -80,7 +80,7 @@ def write_batch(job: Job, batch: Batch, source: Store, target: Target, header: A
         "seconds": time.time() - started,
         "cpu_seconds": time.process_time() - cpu,
         "peak_bytes": peak_memory(),
-        "bytes_in": columns.bytes_in,
+        "bytes_in": int(columns.files["size"].clip(min=0).sum()),
         "objects": objects,
         "tiles": {name: [int((w.index[..., 1] < 2**63).sum()), len(w.seen)] for name, w in writers.items()},
         "rejected": [[item.path, item.reason, item.detail] for item in columns.rejected],
@@ -102,7 +102,6 @@ class _Columns:
         self.files = {name: np.full((length, kinds), -1, np.int64) for name in ("header_size", "pixel_start", "size")}
         self.digests = {name: np.zeros((length, kinds, DIGEST_SIZE), np.uint8) for name in ("digest", "header_digest")}
         self.rejected: list[Rejected] = []
-        self.bytes_in = 0
 
     def record(self, slot: int, name: str, raster: Raster, digest: bytes, counts: Any) -> None:
         place = slot, self.names.index(name)
@@ -124,54 +123,50 @@ class _Columns:
         return {"epsg": epsg, "transform": transform, **plain, **hexed}
 
 
-def _read_patches(job: Job, batch: Batch, source: Store, columns: _Columns) -> Iterator[dict[str, Raster]]:
-    """Yield the rasters of each patch by modality; a patch that is left out yields none."""
+def read_patches(job: Job, batch: Batch, source: Store) -> Iterator[tuple[dict[str, Raster], list[Rejected]]]:
+    """Yield, patch by patch, the rasters to store by modality, and the files that could not be used.
+
+    Raises ``IncompleteError`` at the first bad file if the policy is ``fail``.
+    """
     for start in range(0, len(batch.patch), _READ_AHEAD):
         rows = range(start, min(start + _READ_AHEAD, len(batch.patch)))
-        asked = [path for row in rows for path in batch.path[row] if path]
-        files = source.read_many(asked)
+        files = source.read_many([path for row in rows for path in batch.path[row] if path])
         for row in rows:
-            yield _accept(job, batch, row, _decode(job, batch, row, files, columns), columns)
+            rasters, rejected = _decode(job, batch.path[row], files)
+            yield _accept(job, batch, row, rasters, rejected), rejected
 
 
-def _decode(job: Job, batch: Batch, row: int, files: Iterator[bytes | OSError], columns: _Columns) -> dict[str, Raster]:
-    rasters = {}
-    for (name, expectation), path in zip(job.expectations.items(), batch.path[row], strict=True):
+def _decode(job: Job, paths: tuple[str, ...], files: Iterator[bytes | OSError]) -> tuple[dict[str, Raster], list[Rejected]]:
+    rasters, rejected = {}, []
+    for (name, expectation), path in zip(job.expectations.items(), paths, strict=True):
         if not path:
             continue
         try:
             data = next(files)
             if isinstance(data, OSError):
                 raise data
-            columns.bytes_in += len(data)
             rasters[name] = expectation.check(read_raster(data))
         except (RejectedFile, OSError) as error:
-            columns.rejected.append(rejection(path, error))
-    return rasters
+            rejected.append(rejection(path, error))
+    return rasters, rejected
 
 
-def _accept(job: Job, batch: Batch, row: int, rasters: dict[str, Raster], columns: _Columns) -> dict[str, Raster]:
+def _accept(job: Job, batch: Batch, row: int, rasters: dict[str, Raster], rejected: list[Rejected]) -> dict[str, Raster]:
     """Apply the policy for incomplete patches to one patch."""
-    wanted = sum(1 for path in batch.path[row] if path)
     places = {name: raster.georeference for name, raster in rasters.items()}
     if len(set(places.values())) > 1:
         detail = "; ".join(f"{name} {place}" for name, place in places.items())
-        columns.rejected.append(Rejected(batch.patch[row], "different georeferences", detail))
+        rejected.append(Rejected(batch.patch[row], "different georeferences", detail))
         rasters = {}
-    elif len(rasters) == wanted:
+    if not rejected:
         return rasters
     if job.incomplete == "fail":
-        last = columns.rejected[-1]
+        last = rejected[-1]
         raise IncompleteError(
             f"{last.path}: {last.reason}: {last.detail}. Mend the file and run again, "
             "or choose --incomplete reject or keep; what is written stays"
         )
     return rasters if job.incomplete == "keep" else {}
-
-
-def header_values(columns: dict[str, Any], name: str, kinds: int) -> NDArray[np.uint8]:
-    """Return a column of digests from a receipt as (patch, modality, byte)."""
-    return np.frombuffer(bytes.fromhex(columns[name]), np.uint8).reshape(-1, kinds, DIGEST_SIZE)
 
 
 def peak_memory() -> int:

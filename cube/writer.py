@@ -41,6 +41,17 @@ class Written:
         return sum(sum(receipt["objects"].values()) for receipt in self.receipts)
 
     @property
+    def shard_bytes(self) -> int:
+        """Bytes of all shards."""
+        sizes = (receipt["objects"].items() for receipt in self.receipts)
+        return sum(size for items in sizes for key, size in items if not key.startswith(ORIGINALS))
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most memory a worker had."""
+        return max(int(receipt["peak_bytes"]) for receipt in self.receipts)
+
+    @property
     def rejected(self) -> list[tuple[str, str, str]]:
         """Files that could not be used when they were read: path, reason, detail."""
         return [tuple(item) for receipt in self.receipts for item in receipt["rejected"]]
@@ -169,12 +180,12 @@ def root_attributes(plan: Plan, certified: dict[str, Any]) -> dict[str, Any]:
     recipe = plan.recipe
     labels = [spec.path for spec in label_arrays(recipe, plan.patches)]
     constants = [spec.path for spec, _ in constant_arrays(recipe)]
-    layout = recipe.layout
+    layout, first = recipe.layout, plan.inventory.seasons[int(plan.inventory.season[0])]
     return {
         "title": recipe.title,
         "Conventions": "CF-1.11",
         "coordinates": " ".join((*labels, *constants)),
-        "open_with": f'xr.open_zarr(URL, chunks=None).sel(season="{plan.inventory.seasons[0]}").chunk(patch=128)',
+        "open_with": f'xr.open_zarr(URL, chunks=None).sel(season="{first}").chunk(patch=128)',
         "notice": "Equal tiles share their bytes: copy the objects of this store as they are, never rewrite them.",
         "cube": {
             "format": FORMAT,

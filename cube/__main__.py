@@ -1,0 +1,5 @@
+"""``python -m cube`` is the command ``cube``."""
+
+from cube.cli import main
+
+main()

@@ -1,0 +1,214 @@
+"""The command ``cube``: parse, one call, print, exit code. Results on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import xarray as xr
+
+from cube import __version__
+from cube.bundled import folder, recipe_names
+from cube.clusters import open_cluster
+from cube.demo import make_demo, true_color
+from cube.errors import CubeError, RequestError
+from cube.info import describe_cube, info_text
+from cube.pipeline import SAMPLE, Choice, build, estimate_build, plan_build
+from cube.printing import built_text, estimate_document, plan_text, report_text
+from cube.progress import Meter
+from cube.recipe import Recipe, read_recipe, with_profile
+from cube.target import Target, target_of
+from cube.verification import read_root, verify_cube
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+_SOURCE = click.option("--source", required=True, metavar="S", help="Folder or s3:// prefix of the patch files.")
+_SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Use the Dask cluster at this address (tcp://…).")
+_WORKERS = click.option(
+    "--workers", type=click.IntRange(0), default=os.cpu_count() or 1, show_default="cores", help="Local processes."
+)
+_PROFILE = click.option("--profile", metavar="NAME", help="Codec profile of the recipe, such as fast.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where a build runs, and how much it measures beforehand."""
+
+    scheduler: str | None
+    workers: int
+    sample: int
+
+
+def _chosen(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that choose patches."""
+    for option in (
+        click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N patches."),
+        click.option("--where", default="", metavar="FILTER", help='Only some patches, such as "season=spring".'),
+        click.option(
+            "--incomplete",
+            type=click.Choice(["fail", "reject", "keep"]),
+            help="Patches that lack a file: stop, leave them out, or keep them with the gap marked.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+class _Commands(click.Group):
+    """Turns the package's errors into one line on stderr and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CubeError as error:
+            click.echo(f"cube: {error}", err=True)
+            ctx.exit(2 if isinstance(error, RequestError) else 1)
+        except KeyboardInterrupt:
+            click.echo("cube: interrupted; the same command goes on from here", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="cube")
+def main() -> None:
+    """Turn folders of satellite patch files into one verified Zarr data cube.
+
+    RECIPE is the name of a bundled recipe (see `cube recipes`) or a YAML file. T is a path or s3:// URL ending in .zarr.
+    """
+
+
+@main.command()
+@click.argument("name", required=False)
+@_JSON
+def recipes(name: str | None, as_json: bool) -> None:
+    """List the bundled recipes, or print the one called NAME."""
+    if name is not None:
+        recipe = read_recipe(name)
+        path = Path(name) if Path(name).is_file() else folder("recipes") / f"{name}.yaml"
+        _print(recipe.model_dump(mode="json") if as_json else path.read_text(encoding="utf-8").rstrip(), as_json)
+        return
+    titles = {item: read_recipe(item).title for item in recipe_names()}
+    _print(titles if as_json else "\n".join(f"{item:12} {title}" for item, title in titles.items()), as_json)
+
+
+@main.command()
+@click.argument("recipe")
+@_SOURCE
+@_chosen
+@_PROFILE
+@click.option("--sample", type=click.IntRange(0), default=0, metavar="N", help="Read N patches and measure on them.")
+@_WORKERS
+@_JSON
+def plan(recipe: str, source: str, profile: str | None, sample: int, workers: int, as_json: bool, **choice: Any) -> None:
+    """Say what a build would do and take, without writing anything."""
+    planned = plan_build(_recipe(recipe, profile), source, Choice(**choice))
+    expected = estimate_build(planned, None, sample=sample, workers=workers)
+    _print(estimate_document(planned, expected) if as_json else plan_text(planned, expected), as_json)
+
+
+@main.command(name="build")
+@click.argument("recipe")
+@_SOURCE
+@click.option("--to", required=True, metavar="T", help="Path or s3:// URL of the cube, ending in .zarr.")
+@_chosen
+@_PROFILE
+@_SCHEDULER
+@_WORKERS
+@click.option("--sample", type=click.IntRange(0), default=SAMPLE, show_default=True, help="Patches to predict from.")
+@_JSON
+def build_command(recipe: str, source: str, to: str, profile: str | None, as_json: bool, **options: Any) -> None:
+    """Convert patch files into a cube, verify it and write its catalog; run again to go on after an interruption."""
+    machine = Machine(**{name: options.pop(name) for name in ("scheduler", "workers", "sample")})
+    passed = run_build(_recipe(recipe, profile), source, to, Choice(**options), machine, as_json=as_json)
+    sys.exit(0 if passed else 1)
+
+
+def run_build(recipe: Recipe, source: str, to: str, choice: Choice, machine: Machine, *, as_json: bool = False) -> bool:
+    """Build and print; return whether the cube passed its verification."""
+    target, workers = target_of(to), machine.workers
+    planned = plan_build(recipe, source, choice)
+    if not as_json:
+        click.echo(plan_text(planned, None), err=True)
+    with open_cluster(scheduler=machine.scheduler, workers=min(workers, planned.tasks)) as client:
+        lanes = sum(client.nthreads().values()) if client else 1
+        expected = estimate_build(planned, client, sample=machine.sample, workers=lanes, to=to)
+        with Meter(planned.patches) as meter:
+            built = build(planned, target, client, estimated=expected, progress=meter.advance, say=meter.say)
+    _print(built.document() if as_json else built_text(built, target), as_json)
+    return built.report.passed
+
+
+@main.command()
+@click.argument("target", metavar="T")
+@click.option("--source", metavar="S", help="Compare with the source files too.")
+@_SCHEDULER
+@_WORKERS
+@_JSON
+def verify(target: str, source: str | None, scheduler: str | None, workers: int, as_json: bool) -> None:
+    """Check every object and every pixel of a cube, from the store alone or against its source files."""
+    where = target_of(target)
+    with open_cluster(scheduler=scheduler, workers=_verify_workers(where, workers)) as client:
+        report = verify_cube(where, client, source=source)
+    _print(report.document() if as_json else report_text(report), as_json)
+    sys.exit(0 if report.passed else 1)
+
+
+@main.command()
+@click.argument("target", metavar="T")
+@_JSON
+def info(target: str, as_json: bool) -> None:
+    """Say in words what a cube holds."""
+    facts = describe_cube(target_of(target))
+    _print(facts if as_json else info_text(facts), as_json)
+
+
+@main.command()
+@click.argument("directory", metavar="[DIR]", required=False, default="cube-demo")
+@_WORKERS
+def demo(directory: str, workers: int) -> None:
+    """Make a small data set in the shape of SEN12MS, build and verify a cube of it, and open it with xarray."""
+    started = time.monotonic()
+    folder_of_files, to = Path(directory) / "files", str(Path(directory) / "demo.zarr")
+    click.echo(f"1. Making small scenes in the shape of SEN12MS in {folder_of_files}")
+    click.echo("   " + make_demo(folder_of_files))
+    click.echo(f"2. cube build demo --source {folder_of_files} --to {to}")
+    machine = Machine(scheduler=None, workers=workers, sample=SAMPLE)
+    passed = run_build(read_recipe("demo"), str(folder_of_files), to, Choice(), machine)
+    click.echo(f"3. cube verify {to} --source {folder_of_files}")
+    report = verify_cube(target_of(to), source=str(folder_of_files))
+    click.echo(report_text(report))
+    click.echo("4. Opening it with nothing but xarray")
+    click.echo(_open_with_xarray(to))
+    click.echo(f"Done in {time.monotonic() - started:.0f} s. What to try next:")
+    click.echo(f"   cube info {to}\n   cube plan sen12ms --source YOUR_FOLDER --sample 200\n   cube build sen12ms --source …")
+    sys.exit(0 if passed and report.passed else 1)
+
+
+def _open_with_xarray(url: str) -> str:
+    selection = true_color(read_recipe("demo"))
+    chosen = xr.open_zarr(url).sel(selection)
+    words = ", ".join(f"{name}={value!r}" for name, value in selection.items())
+    return f"   xr.open_zarr({url!r}).sel({words})\n" + "\n".join(f"   {row}" for row in repr(chosen).splitlines())
+
+
+def _recipe(name: str, profile: str | None) -> Recipe:
+    recipe = read_recipe(name)
+    return with_profile(recipe, profile) if profile else recipe
+
+
+def _verify_workers(target: Target, workers: int) -> int:
+    """One batch needs no cluster; more never need more workers than batches."""
+    _, document = read_root(target)
+    header = document["consolidated_metadata"]["metadata"]["originals/header"]
+    batches = -(-header["shape"][0] // header["chunk_grid"]["configuration"]["chunk_shape"][0])
+    return 0 if batches == 1 else min(workers, batches)
+
+
+def _print(value: Any, as_json: bool) -> None:
+    click.echo(json.dumps(value, indent=1) if as_json else value)

@@ -1,0 +1,183 @@
+"""What a build will cost, measured on a sample of the user's own files."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from cube.clusters import Task
+from cube.plan import Batch, Job, Plan
+from cube.store import Store, open_store
+from cube.tiles import ShardWriter, decode_tile
+from cube.worker import read_patches
+
+_RUN = 100
+"""Patches read in a row: enough to see how neighbours share tiles."""
+_FIXED_SECONDS = 1.0
+"""Coordinates, metadata and catalog (measured on two cores); starting the workers is not counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """How one modality shares tiles and compresses in a run of patches."""
+
+    patches: int
+    tiles: int
+    distinct: int
+    """Tiles stored."""
+    distinct_half: int
+    """Tiles stored after the first half of the run."""
+    stored: int
+    """Bytes of the tiles stored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What a run of patches showed."""
+
+    patches: int
+    shares: dict[str, Share]
+    write_seconds: float
+    verify_seconds: float
+    idle_bytes: int
+    """Resident memory of the process before it read anything."""
+    rejected: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a whole build is expected to take."""
+
+    sampled: int
+    """Patches read for it."""
+    sharing: dict[str, float]
+    """Modality → tiles of all patches per tile stored."""
+    stored: dict[str, int]
+    """Modality → bytes."""
+    objects: int
+    tasks: int
+    rejected: int
+    seconds: float
+    peak_bytes: int
+    """Memory of one worker."""
+    workers: int
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all pixels."""
+        return sum(self.stored.values())
+
+    def document(self) -> dict[str, Any]:
+        """Return the estimate as plain data."""
+        return {**asdict(self), "stored_bytes": self.stored_bytes}
+
+
+def measure(job: Job, batch: Batch, source: Store) -> Sample:
+    """Read a run of patches, encode them into memory and decode them again. Runs on a Dask worker."""
+    idle = _resident()
+    sinks = {name: io.BytesIO() for name in job.layouts}
+    writers = {name: ShardWriter(layout, sinks[name].write) for name, layout in job.layouts.items()}
+    half, seen_half, rejected = len(batch.patch) // 2, dict.fromkeys(job.layouts, 0), 0
+    started = time.perf_counter()
+    for slot, (rasters, bad) in enumerate(read_patches(job, batch, source)):
+        rejected += len(bad)
+        for name, raster in rasters.items():
+            writers[name].add(slot, raster.pixels)
+        if slot < half:
+            seen_half = {name: len(writer.seen) for name, writer in writers.items()}
+    written = time.perf_counter()
+    shares = {}
+    for name, writer in writers.items():
+        _decode_all(writer, sinks[name].getbuffer())
+        tiles = int((writer.index[..., 1] < 2**63).sum())
+        shares[name] = Share(
+            patches=tiles // writer.layout.across**2,
+            tiles=tiles,
+            distinct=len(writer.seen),
+            distinct_half=seen_half[name],
+            stored=writer.stored,
+        )
+    return Sample(
+        patches=len(batch.patch),
+        shares=shares,
+        write_seconds=written - started,
+        verify_seconds=time.perf_counter() - written,
+        idle_bytes=idle,
+        rejected=rejected,
+    )
+
+
+def _decode_all(writer: ShardWriter, data: memoryview) -> None:
+    layout = writer.layout
+    planes = np.empty((layout.bands, layout.tile, layout.tile), layout.dtype)
+    compressor = layout.compressor()
+    for offset, length, _ in writer.seen.values():
+        decode_tile(layout, compressor, data[offset : offset + length], planes)
+
+
+def sample_tasks(plan: Plan, patches: int) -> Iterable[Task]:
+    """Return tasks that together read about so many patches, in runs spread over the plan's batches."""
+    runs = min(plan.tasks, max(1, patches // _RUN))
+    length = max(2, patches // runs)
+    source = open_store(plan.inventory.source)
+    for number in range(runs):
+        batch = plan.batch(number * plan.tasks // runs)
+        yield f"sample-{plan.digest}-{number}-{patches}", (plan.job, batch.head(length), source)
+
+
+def estimate(plan: Plan, samples: list[Sample], *, workers: int, spool: int) -> Estimate:
+    """Return what the whole plan will take, from samples; by the recipe's typical ratios where there are none."""
+    names = list(plan.job.layouts)
+    files = {name: int((plan.inventory.size[:, place] >= 0).sum()) for place, name in enumerate(names)}
+    sharing, stored = {}, {}
+    for name in names:
+        shares = [sample.shares[name] for sample in samples if sample.shares[name].patches]
+        layout = plan.job.layouts[name]
+        length = files[name] / plan.tasks
+        if shares:
+            distinct = float(np.mean([_distinct(share, length) for share in shares]))
+            sharing[name] = length * layout.across**2 / distinct
+            per_tile = sum(share.stored for share in shares) / sum(share.distinct for share in shares)
+            stored[name] = round(plan.tasks * (distinct * per_tile + layout.index_bytes))
+        else:
+            sharing[name] = 1.0
+            stored[name] = round(layout.patch_bytes * files[name] / plan.recipe.modalities[name].typical_ratio)
+    base = max((sample.idle_bytes for sample in samples), default=0)
+    return Estimate(
+        sampled=sum(sample.patches for sample in samples),
+        sharing=sharing,
+        stored=stored,
+        objects=plan.objects,
+        tasks=plan.tasks,
+        rejected=len(plan.inventory.rejected),
+        seconds=_seconds(plan, samples, workers),
+        peak_bytes=plan.peak_bytes(spool=spool, base=base),
+        workers=workers,
+    )
+
+
+def _distinct(share: Share, length: float) -> float:
+    """Return the distinct tiles of a run of ``length`` patches that goes on as the second half of the sample did."""
+    half = share.patches - share.patches // 2
+    rate = (share.distinct - share.distinct_half) / half
+    return max(1.0, share.distinct + (length - share.patches) * rate)
+
+
+def _seconds(plan: Plan, samples: list[Sample], workers: int) -> float:
+    patches = sum(sample.patches for sample in samples)
+    if not patches:
+        return float("nan")
+    spent = sum(sample.write_seconds + sample.verify_seconds for sample in samples)
+    lanes = min(max(1, workers), plan.tasks)
+    return _FIXED_SECONDS + spent / patches * plan.patches / lanes
+
+
+def _resident() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

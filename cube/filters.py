@@ -1,0 +1,94 @@
+"""The small grammar of ``--where``: ``season=summer,fall and split=train and scene<=40``. Parsed, never evaluated."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cube.errors import FilterError
+
+_CLAUSE = re.compile(r"\s*(?P<field>[A-Za-z_]\w*)\s*(?P<operator><=|>=|!=|=|<|>)\s*(?P<value>[^=<>!]+?)\s*")
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """One comparison of a field with one or more values."""
+
+    field: str
+    operator: str
+    values: tuple[str, ...]
+
+
+def parse(text: str) -> tuple[Clause, ...]:
+    """Return the comparisons of a filter; all of them must hold.
+
+    Raises ``FilterError`` for anything that is not ``field operator value`` joined by ``and``.
+    """
+    clauses = []
+    for part in re.split(r"\sand\s", text):
+        match = _CLAUSE.fullmatch(part)
+        if match is None:
+            raise FilterError(f"cannot read {part.strip()!r}: expected field, operator and value, such as season=summer")
+        values = tuple(value.strip() for value in match["value"].split(","))
+        if match["operator"] not in ("=", "!=") and len(values) > 1:
+            raise FilterError(f"{part.strip()!r}: only = and != take several values")
+        clauses.append(Clause(match["field"], match["operator"], values))
+    return tuple(clauses)
+
+
+def select(text: str, fields: Mapping[str, Array]) -> NDArray[np.bool_]:
+    """Return which rows of ``fields`` (name → one value per row) a filter selects.
+
+    Raises ``FilterError`` for an unknown field, or a value no row has or that is no number where one is needed.
+    """
+    clauses = parse(text)
+    rows = np.ones(len(next(iter(fields.values()))), bool)
+    for clause in clauses:
+        if clause.field not in fields:
+            raise FilterError(f"unknown field {clause.field!r}{_hint(clause.field, sorted(fields))}")
+        rows &= _matches(clause, fields[clause.field])
+    return rows
+
+
+def _matches(clause: Clause, column: Array) -> NDArray[np.bool_]:
+    if column.dtype.kind in "OU":
+        if clause.operator in _OPERATORS:
+            raise FilterError(f"{clause.field} is a text: only = and != compare it")
+        known = np.unique(column.astype(str))
+        for value in clause.values:
+            if value not in known:
+                raise FilterError(f"no {clause.field} is {value!r}{_hint(value, known.tolist()[:20])}")
+        found = np.isin(column.astype(str), clause.values)
+    else:
+        numbers = [_number(clause, value) for value in clause.values]
+        if clause.operator in _OPERATORS:
+            return np.asarray(_OPERATORS[clause.operator](column, numbers[0]))
+        found = np.isin(column, numbers)
+    return found if clause.operator == "=" else ~found
+
+
+def _number(clause: Clause, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise FilterError(f"{clause.field} is a number, {value!r} is none") from None
+
+
+def _hint(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"

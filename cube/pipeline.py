@@ -1,0 +1,150 @@
+"""The flow: scan → plan → write → verify → describe, each stage a value."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numcodecs
+import numpy as np
+from distributed import Client
+
+from cube.catalog import describe, publish
+from cube.clusters import run
+from cube.errors import RequestError
+from cube.estimates import Estimate, estimate, measure, sample_tasks
+from cube.filters import select
+from cube.inventory import Inventory
+from cube.plan import Plan, make_plan
+from cube.recipe import Incomplete, Recipe
+from cube.report import Report
+from cube.source import examine, scan
+from cube.store import SPOOL_LIMIT, is_local
+from cube.target import Target
+from cube.verification import verify_cube
+from cube.writer import Progress, Written, write_cube
+
+SAMPLE = 100
+"""Patches a build reads beforehand to predict what it will take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which patches of a source to convert, and how to treat incomplete ones."""
+
+    where: str = ""
+    """Filter on season, scene, number, split and patch; all patches where empty."""
+    limit: int | None = None
+    """Only the first so many patches."""
+    incomplete: Incomplete | None = None
+    """The recipe's policy where None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A finished build."""
+
+    plan: Plan
+    estimate: Estimate
+    written: Written
+    report: Report
+    catalog: str
+    """URL of the STAC collection; empty where the report did not pass."""
+    seconds: float
+
+    def comparison(self) -> list[tuple[str, float, float]]:
+        """Return what was predicted beside what came: name, predicted, actual."""
+        written = self.written
+        return [
+            ("objects", self.estimate.objects, self.plan.objects - self._missing()),
+            ("tasks", self.estimate.tasks, len(written.receipts)),
+            ("rejected", self.estimate.rejected, len(self.plan.inventory.rejected) + len(written.rejected)),
+            ("stored bytes", self.estimate.stored_bytes, written.shard_bytes),
+            ("peak bytes of a worker", self.estimate.peak_bytes, written.peak_bytes),
+            ("seconds", self.estimate.seconds, self.seconds),
+        ]
+
+    def document(self) -> dict[str, Any]:
+        """Return the build as plain data."""
+        figures = {name: {"predicted": predicted, "actual": actual} for name, predicted, actual in self.comparison()}
+        return {
+            "plan": self.plan.digest,
+            "patches": self.plan.patches,
+            "raw_bytes": self.plan.raw_bytes,
+            "resumed": self.written.resumed,
+            "tiles": self.written.tiles(),
+            "rejected": [list(item) for item in self.written.rejected],
+            "figures": figures,
+            "report": self.report.document(),
+            "catalog": self.catalog,
+        }
+
+    def _missing(self) -> int:
+        return sum(finding.check == "objects" and finding.what == "it is missing" for finding in self.report.findings)
+
+
+def plan_build(recipe: Recipe, source: str, choice: Choice) -> Plan:
+    """Scan a source and decide everything; reads no file but the odd-sized ones."""
+    inventory = examine(recipe, _choose(recipe, scan(recipe, source), choice))
+    software = {"numcodecs": numcodecs.__version__}
+    return make_plan(recipe, inventory, incomplete=choice.incomplete or recipe.source.incomplete, software=software)
+
+
+def _choose(recipe: Recipe, inventory: Inventory, choice: Choice) -> Inventory:
+    if choice.where:
+        seasons = np.array(inventory.seasons)[inventory.season]
+        splits = {key: recipe.split_of(*key) for key in inventory.scene_keys()}
+        keys = zip(seasons, inventory.scene, strict=True)
+        fields: dict[str, Any] = {
+            "season": seasons,
+            "scene": inventory.scene,
+            "number": inventory.number,
+            "patch": inventory.patch,
+            "split": np.array([splits[str(season), int(scene)] for season, scene in keys]),
+        }
+        inventory = inventory.take(np.flatnonzero(select(choice.where, fields)))
+    if choice.limit is not None:
+        inventory = inventory.take(np.arange(min(choice.limit, len(inventory))))
+    if not len(inventory):
+        raise RequestError(f"no patch of {inventory.source} is chosen by --where {choice.where!r}")
+    return inventory
+
+
+def estimate_build(plan: Plan, client: Client | None, *, sample: int, workers: int, to: str = "") -> Estimate:
+    """Predict a build, from a sample of the files where ``sample`` is more than 0."""
+    samples = list(run(client, measure, sample_tasks(plan, sample))) if sample else []
+    return estimate(plan, samples, workers=workers, spool=0 if is_local(to) else SPOOL_LIMIT)
+
+
+def build(
+    plan: Plan, target: Target, client: Client | None, *, estimated: Estimate, progress: Progress, say: Callable[[str], None]
+) -> Built:
+    """Write, verify and catalog a planned cube; the catalog is written only if the verification passed."""
+    started = time.monotonic()
+    written = write_cube(plan, target, client, progress)
+    say("verifying")
+    report = verify_cube(target, client)
+    catalog = publish(describe(target, plan.recipe, report), target, report) if report.passed else ""
+    built = Built(
+        plan=plan,
+        estimate=estimated,
+        written=written,
+        report=report,
+        catalog=catalog,
+        seconds=time.monotonic() - started,
+    )
+    _keep(built, target)
+    return built
+
+
+def _keep(built: Built, target: Target) -> None:
+    """Keep the report, and predicted beside actual, with the build records."""
+    for name, document in (
+        ("report.json", built.report.document()),
+        ("estimate.json", built.estimate.document()),
+        ("build.json", built.document()),
+    ):
+        target.build.write(name, json.dumps(document, indent=1).encode())

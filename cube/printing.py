@@ -1,0 +1,126 @@
+"""Plans, builds and reports as text and as plain data for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+from cube.estimates import Estimate
+from cube.inventory import Inventory
+from cube.pipeline import Built
+from cube.plan import Plan
+from cube.progress import duration, size
+from cube.recipe import Recipe
+from cube.report import Report
+from cube.target import Target
+
+_SHOWN = 5
+"""Rejected files and findings printed in full."""
+
+
+def published_text(recipe: Recipe, inventory: Inventory) -> list[str]:
+    """Return, season by season, what is there against what was published."""
+    scenes = Counter(season for season, _ in inventory.scene_keys())
+    lines = []
+    for place, (name, season) in enumerate(recipe.seasons.items()):
+        here = int((inventory.season == place).sum())
+        if not here:
+            continue
+        known = f" of {season.patches:,}" if season.patches else ""
+        of_scenes = f" of {season.scenes}" if season.scenes else ""
+        lacking = f", {season.patches - here:,} missing" if season.patches and here < season.patches else ""
+        lines.append(f"  {name:10} {here:>9,}{known} patches in {scenes[name]}{of_scenes} scenes{lacking}")
+    return lines
+
+
+def plan_text(plan: Plan, expected: Estimate | None) -> str:
+    """Return a plan in words; without an estimate, only what is certain."""
+    inventory, recipe = plan.inventory, plan.recipe
+    lines = [
+        f"{recipe.title} from {inventory.source}",
+        *published_text(recipe, inventory),
+        f"  {inventory.ignored:,} files ignored, {len(inventory.rejected):,} rejected{_reasons(inventory)}",
+        *_rejected_lines([(item.path, item.reason, item.detail) for item in inventory.rejected]),
+        *_defects(plan),
+        f"Plan {plan.digest}, profile {recipe.layout.profile}",
+    ]
+    for spec in plan.arrays[: len(plan.job.layouts)]:
+        shape, shard, tile = (" × ".join(map(str, part)) for part in (spec.shape, spec.chunks, spec.inner or ()))
+        lines.append(f"  {spec.path:10} {spec.dtype} {shape} · shards {shard} · tiles {tile} · {spec.codec}-{spec.level}")
+    lines.append(f"  {plan.tasks:,} tasks · {plan.shards:,} shards · {plan.objects:,} objects · {size(inventory.bytes)} in")
+    return "\n".join(lines + (_estimate_lines(plan, expected) if expected else []))
+
+
+def _estimate_lines(plan: Plan, expected: Estimate) -> list[str]:
+    ratio = plan.raw_bytes / max(1, expected.stored_bytes)
+    if not expected.sampled:
+        return [
+            f"  about {size(expected.stored_bytes)} out (1/{ratio:.1f} of the pixels), by ratios typical of this recipe; "
+            "--sample 200 measures on these files",
+            f"  {size(expected.peak_bytes)} of memory per worker at most",
+        ]
+    shares = ", ".join(f"{name} {share:.2f}" for name, share in expected.sharing.items())
+    parts = ", ".join(f"{name} {size(stored)}" for name, stored in expected.stored.items())
+    return [
+        f"Measured on {expected.sampled} of these patches:",
+        f"  tiles shared: {shares} uses per stored tile",
+        f"  {size(expected.stored_bytes)} out, 1/{ratio:.1f} of the pixels ({parts})",
+        f"  about {duration(expected.seconds)} with {expected.workers} workers, {size(expected.peak_bytes)} of memory each",
+    ]
+
+
+def _reasons(inventory: Inventory) -> str:
+    reasons = inventory.reasons()
+    return f" ({', '.join(f'{count:,} {reason}' for reason, count in reasons.items())})" if reasons else ""
+
+
+def _rejected_lines(rejected: list[tuple[str, str, str]]) -> list[str]:
+    lines = [f"    {path}: {reason}: {detail}" for path, reason, detail in rejected[:_SHOWN]]
+    more = len(rejected) - _SHOWN
+    return [*lines, *([f"    … and {more:,} more (all of them with --json, and in plan.json)"] if more > 0 else [])]
+
+
+def _defects(plan: Plan) -> list[str]:
+    known = {defect.patch: defect for defect in plan.recipe.known_defects}
+    here = [known[patch] for patch in plan.inventory.patch if patch in known]
+    return [f"  known defect: {defect.patch} {defect.modality}: {defect.note}" for defect in here]
+
+
+def estimate_document(plan: Plan, expected: Estimate) -> dict[str, Any]:
+    """Return a plan and its estimate as plain data."""
+    estimate = expected.document()
+    if math.isnan(expected.seconds):
+        estimate["seconds"] = None
+    return {"plan": plan.document(), "estimate": estimate}
+
+
+def built_text(built: Built, target: Target) -> str:
+    """Return what a build did, and predicted beside actual."""
+    written, raw = built.written, built.plan.raw_bytes
+    lines = [f"Wrote {target.url}: {built.plan.patches:,} patches in {duration(built.seconds)}"]
+    if written.resumed:
+        lines[0] += f" ({written.resumed:,} of {built.plan.tasks:,} batches stood from an earlier run)"
+    lines.append(f"  {size(raw)} of pixels stored in {size(written.shard_bytes)}: 1/{raw / written.shard_bytes:.1f}")
+    for name, (used, stored) in written.tiles().items():
+        lines.append(f"  {name:10} {used:,} tiles, {stored:,} stored: each used {used / max(1, stored):.2f} times")
+    if written.rejected:
+        lines.append(f"  {len(written.rejected):,} files were rejected when they were read:")
+        lines += _rejected_lines(written.rejected)
+    lines += ["", f"  {'':22} {'predicted':>14} {'actual':>14}"]
+    for name, predicted, actual in built.comparison():
+        shown = [size(value) if "bytes" in name else f"{value:,.0f}" for value in (predicted, actual)]
+        lines.append(f"  {name:22} {shown[0]:>14} {shown[1]:>14}")
+    return "\n".join([*lines, "", report_text(built.report), *([f"Catalog: {built.catalog}"] if built.catalog else [])])
+
+
+def report_text(report: Report) -> str:
+    """Return a report in words, every finding in full up to a few per check."""
+    lines = []
+    for check in report.checks:
+        lines.append(f"  {'ok  ' if check.passed else 'FAIL'} {check.name:13} {check.seen}")
+        lines += [f"       {finding.where}: {finding.what}" for finding in check.findings[:_SHOWN]]
+        if len(check.findings) > _SHOWN:
+            lines.append(f"       … and {len(check.findings) - _SHOWN:,} more (all of them with --json)")
+    verdict = "sound" if report.passed else "NOT sound"
+    return "\n".join([f"{report.url} is {verdict}:", *lines])
