@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import time
 from collections.abc import Iterable
@@ -10,11 +9,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cube.clusters import Task
 from cube.plan import Batch, Job, Plan
 from cube.store import Store, open_store
-from cube.tiles import ShardWriter, decode_tile
+from cube.tiles import ShardWriter, TileLayout, decode_tile
 from cube.worker import read_patches
 
 _RUN = 100
@@ -79,46 +79,56 @@ class Estimate:
 
 
 def measure(job: Job, batch: Batch, source: Store) -> Sample:
-    """Read a run of patches, encode them into memory and decode them again. Runs on a Dask worker."""
+    """Read a run of patches, encode them and decode each tile again, keeping nothing. Runs on a Dask worker."""
     idle = _resident()
-    sinks = {name: io.BytesIO() for name in job.layouts}
-    writers = {name: ShardWriter(layout, sinks[name].write) for name, layout in job.layouts.items()}
+    trials = {name: _Trial(layout) for name, layout in job.layouts.items()}
     half, seen_half, rejected = len(batch.patch) // 2, dict.fromkeys(job.layouts, 0), 0
     started = time.perf_counter()
     for slot, (rasters, bad) in enumerate(read_patches(job, batch, source)):
         rejected += len(bad)
         for name, raster in rasters.items():
-            writers[name].add(slot, raster.pixels)
+            trials[name].add(slot, raster.pixels)
         if slot < half:
-            seen_half = {name: len(writer.seen) for name, writer in writers.items()}
-    written = time.perf_counter()
-    shares = {}
-    for name, writer in writers.items():
-        _decode_all(writer, sinks[name].getbuffer())
-        tiles = int((writer.index[..., 1] < 2**63).sum())
-        shares[name] = Share(
-            patches=tiles // writer.layout.across**2,
-            tiles=tiles,
-            distinct=len(writer.seen),
-            distinct_half=seen_half[name],
-            stored=writer.stored,
-        )
+            seen_half = {name: len(trial.writer.seen) for name, trial in trials.items()}
+    whole = time.perf_counter() - started
+    decoding = sum(trial.seconds for trial in trials.values())
     return Sample(
         patches=len(batch.patch),
-        shares=shares,
-        write_seconds=written - started,
-        verify_seconds=time.perf_counter() - written,
+        shares={name: trial.share(seen_half[name]) for name, trial in trials.items()},
+        write_seconds=whole - decoding,
+        verify_seconds=decoding,
         idle_bytes=idle,
         rejected=rejected,
     )
 
 
-def _decode_all(writer: ShardWriter, data: memoryview) -> None:
-    layout = writer.layout
-    planes = np.empty((layout.bands, layout.tile, layout.tile), layout.dtype)
-    compressor = layout.compressor()
-    for offset, length, _ in writer.seen.values():
-        decode_tile(layout, compressor, data[offset : offset + length], planes)
+class _Trial:
+    """Encodes patches as a shard would and decodes each new tile at once."""
+
+    def __init__(self, layout: TileLayout) -> None:
+        self._parts: list[bytes] = []
+        self.writer = ShardWriter(layout, self._parts.append)
+        self.seconds = 0.0
+        self._planes = np.empty((layout.bands, layout.tile, layout.tile), layout.dtype)
+        self._compressor = layout.compressor()
+
+    def add(self, slot: int, pixels: NDArray[Any]) -> None:
+        self.writer.add(slot, pixels)
+        started = time.perf_counter()
+        for body, checksum in zip(self._parts[::2], self._parts[1::2], strict=True):
+            decode_tile(self.writer.layout, self._compressor, body + checksum, self._planes)
+        self._parts.clear()
+        self.seconds += time.perf_counter() - started
+
+    def share(self, distinct_half: int) -> Share:
+        tiles = int((self.writer.index[..., 1] < 2**63).sum())
+        return Share(
+            patches=tiles // self.writer.layout.across**2,
+            tiles=tiles,
+            distinct=len(self.writer.seen),
+            distinct_half=distinct_half,
+            stored=self.writer.stored,
+        )
 
 
 def sample_tasks(plan: Plan, patches: int) -> Iterable[Task]:

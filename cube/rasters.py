@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import struct
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -107,24 +107,24 @@ def read_raster(data: bytes) -> Raster:
         raise RejectedFile("unknown format", f"starts with {data[:8]!r}; expected a TIFF or a PNG")
     try:
         ifd = _parse_ifd(data)
-        ranges = _pixel_ranges(ifd)
-    except (struct.error, IndexError, ValueError, TypeError) as error:
+        extents = _pixel_extents(ifd)
+    except (struct.error, IndexError, ValueError, TypeError, OverflowError) as error:
         raise RejectedFile("unreadable", f"its first TIFF directory is damaged ({error})") from None
-    end = max((stop for _, stop in ranges), default=0)
+    end = int(extents[1].max())
     if end > len(data):
         raise RejectedFile("truncated", f"its pixels end at byte {end:,}, the file has {len(data):,}")
-    return _plain(data, ifd, ranges) or _general(data, ranges)
+    return _plain(data, ifd, extents) or _general(data, extents)
 
 
-def _plain(data: bytes, ifd: _Ifd, ranges: list[tuple[int, int]]) -> Raster | None:
+def _plain(data: bytes, ifd: _Ifd, extents: NDArray[np.int64]) -> Raster | None:
     """Return the raster of an uncompressed, interleaved, contiguous file as views; None for any other."""
     dtype = _dtype(ifd)
     known = ifd.one(_COMPRESSION, 1) == 1 and ifd.one(_PLANAR, 1) == 1 and _STRIP_OFFSETS in ifd.tags
     swapped = ifd.order == ">" and (dtype is None or dtype.itemsize > 1)
-    if dtype is None or not known or swapped or any(a[1] != b[0] for a, b in pairwise(ranges)):
+    if dtype is None or not known or swapped or not np.array_equal(extents[0, 1:], extents[1, :-1]):
         return None
     shape = (ifd.one(_HEIGHT, 0), ifd.one(_WIDTH, 0), ifd.one(_BANDS, 1))
-    start, stop = ranges[0][0], ranges[-1][1]
+    start, stop = int(extents[0, 0]), int(extents[1, -1])
     if stop - start != shape[0] * shape[1] * shape[2] * dtype.itemsize:
         return None
     known_place, georeference = _georeference(ifd)
@@ -134,9 +134,9 @@ def _plain(data: bytes, ifd: _Ifd, ranges: list[tuple[int, int]]) -> Raster | No
     return Raster(pixels, georeference, data[:start] + data[stop:], start, len(data))
 
 
-def _general(data: bytes, ranges: list[tuple[int, int]]) -> Raster:
+def _general(data: bytes, extents: NDArray[np.int64]) -> Raster:
     pixels, georeference = _decode(data)
-    return Raster(pixels, georeference, _without_ranges(data, ranges), -1, len(data))
+    return Raster(pixels, georeference, _without_ranges(data, extents.T.tolist()), -1, len(data))
 
 
 def _decode(data: bytes) -> tuple[NDArray[Any], Georeference | None]:
@@ -183,13 +183,15 @@ def _parse_ifd(data: bytes) -> _Ifd:
     return _Ifd(order, tags)
 
 
-def _pixel_ranges(ifd: _Ifd) -> list[tuple[int, int]]:
+def _pixel_extents(ifd: _Ifd) -> NDArray[np.int64]:
+    """Return where strips or tiles start and stop, as two rows."""
     tiled = _TILE_OFFSETS in ifd.tags
     offsets = ifd.tags[_TILE_OFFSETS] if tiled else ifd.tags.get(_STRIP_OFFSETS, ())
     sizes = ifd.tags[_TILE_BYTES] if tiled else ifd.tags.get(_STRIP_BYTES, ())
     if not offsets or len(offsets) != len(sizes):
         raise ValueError(f"{len(offsets)} offsets and {len(sizes)} sizes of strips or tiles")
-    return [(offset, offset + size) for offset, size in zip(offsets, sizes, strict=True)]
+    starts = np.array(offsets, np.int64)
+    return np.stack([starts, starts + np.array(sizes, np.int64)])
 
 
 def _dtype(ifd: _Ifd) -> np.dtype[Any] | None:
@@ -225,7 +227,7 @@ def _png_ranges(data: bytes) -> list[tuple[int, int]]:
     return ranges
 
 
-def _without_ranges(data: bytes, ranges: list[tuple[int, int]]) -> bytes:
+def _without_ranges(data: bytes, ranges: Iterable[tuple[int, int]]) -> bytes:
     parts, at = [], 0
     for start, stop in sorted(ranges):
         parts.append(data[at : max(at, start)])

@@ -111,7 +111,7 @@ class LocalStore:
         aside = os.path.join(self.staging or os.path.dirname(path), f".{uuid4().hex}.partial")
         os.makedirs(os.path.dirname(aside), exist_ok=True)
         try:
-            with open(aside, "wb", buffering=2**20) as file:
+            with open(aside, "wb", buffering=2**16) as file:
                 yield file
             os.replace(aside, path)
         finally:
