@@ -18,7 +18,7 @@ from cube import __version__
 from cube.bundled import folder, recipe_names
 from cube.clusters import open_cluster
 from cube.demo import make_demo, true_color
-from cube.errors import CubeError, RequestError
+from cube.errors import CorruptError, CubeError, RequestError
 from cube.info import describe_cube, info_text
 from cube.pipeline import SAMPLE, Choice, build, estimate_build, plan_build
 from cube.printing import built_text, estimate_document, plan_text, report_text
@@ -203,8 +203,11 @@ def _recipe(name: str, profile: str | None) -> Recipe:
 
 
 def _verify_workers(target: Target, workers: int) -> int:
-    """One batch needs no cluster; more never need more workers than batches."""
-    _, document = read_root(target)
+    """One batch needs no cluster, a damaged root none either; more never need more workers than batches."""
+    try:
+        _, document = read_root(target)
+    except CorruptError:
+        return 0
     header = document["consolidated_metadata"]["metadata"]["originals/header"]
     batches = -(-header["shape"][0] // header["chunk_grid"]["configuration"]["chunk_shape"][0])
     return 0 if batches == 1 else min(workers, batches)

@@ -41,7 +41,7 @@ def verify_cube(target: Target, client: Client | None = None, *, source: str | N
 def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
     """Return the root document of a cube, as stored and parsed.
 
-    Raises ``RequestError`` if there is none or it is of another format, ``CorruptError`` if it cannot be read.
+    Raises ``RequestError`` if there is none or it is of another format, ``CorruptError`` if it is not what was sealed.
     """
     try:
         data = target.cube.read(ROOT)
@@ -54,6 +54,8 @@ def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
         known = document["attributes"]["cube"]["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptError(f"{target.url}/{ROOT} is damaged or not of this package ({error!r})") from None
+    if not sealed(data):
+        raise CorruptError(f"{target.url}/{ROOT} (format {known}) is not what was sealed; nothing below it can be trusted")
     if str(known).partition(".")[0] != FORMAT.partition(".")[0]:
         raise RequestError(f"{target.url} has format {known}; this version knows {FORMAT}")
     return data, document
@@ -75,16 +77,9 @@ class _Verification:
             self.names["root"] = "the root document"
             self.found("root", ROOT, str(error))
             return Report(self.target.url, gather(self.names, self.findings))
-        if self._root(data, document):
-            self._below(document)
-        return Report(self.target.url, gather(self.names, self.findings))
-
-    def _root(self, data: bytes, document: dict[str, Any]) -> bool:
         self.names["root"] = f"{len(data):,} bytes of root metadata"
-        if sealed(data):
-            return True
-        self.found("root", ROOT, "it is not what was sealed; nothing below it can be trusted")
-        return False
+        self._below(document)
+        return Report(self.target.url, gather(self.names, self.findings))
 
     def _below(self, document: dict[str, Any]) -> None:
         facts = document["attributes"]["cube"]
