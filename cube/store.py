@@ -175,10 +175,8 @@ class ObjectStore:
 
     def read_many(self, keys: list[str]) -> Iterator[bytes | OSError]:
         fs, root = self._open()
-        paths = [f"{root}/{key}" for key in keys]
-        got = fs.cat(paths, on_error="return") if paths else {}
-        for path in paths:
-            value = got[path]
+        # Not fs.cat: it takes a bracket in a key for a pattern.
+        for value in fs.cat_ranges([f"{root}/{key}" for key in keys], None, None, on_error="return") if keys else []:
             if isinstance(value, Exception) and not isinstance(value, OSError):
                 raise value
             yield value
@@ -197,9 +195,16 @@ class ObjectStore:
             if size <= SPOOL_LIMIT:
                 fs.pipe_file(f"{root}/{key}", spool.read())
                 return
-            with fs.open(f"{root}/{key}", "wb", block_size=SPOOL_LIMIT) as remote:
+            remote = fs.open(f"{root}/{key}", "wb", block_size=SPOOL_LIMIT)
+            try:
                 while piece := spool.read(SPOOL_LIMIT):
                     remote.write(piece)
+                remote.flush(force=True)
+            except BaseException:
+                remote.closed = True  # closing would publish the parts that have arrived as the whole object
+                remote.discard()
+                raise
+            remote.close()
 
     def remove(self, key: str) -> None:
         fs, root = self._open()
@@ -213,7 +218,9 @@ class ObjectStore:
         fs, root = self._open()
         below = f"{root}/{prefix}".rstrip("/")
         for path, info in fs.find(below, detail=True).items():
-            yield Entry(path[len(root) + 1 :], int(info["size"]))
+            # Where nothing is found, some servers have find() give the prefix itself, as a folder.
+            if path.startswith(f"{below}/") and info["type"] == "file":
+                yield Entry(path[len(root) + 1 :], int(info["size"]))
 
 
 def open_store(url: str, *, options: Mapping[str, Any] | None = None, staging: str = "") -> Store:
