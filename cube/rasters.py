@@ -6,14 +6,18 @@ of the file's own bytes. Every other TIFF and every PNG is decoded by rasterio.
 
 from __future__ import annotations
 
+import math
 import struct
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pyproj import CRS
+from pyproj.exceptions import CRSError
 
 from cube.errors import RejectedFile
 
@@ -25,6 +29,8 @@ _STRIP_OFFSETS, _STRIP_BYTES, _TILE_OFFSETS, _TILE_BYTES = 273, 279, 324, 325
 _PIXEL_SCALE, _TIEPOINT, _MATRIX, _GEOKEYS = 33550, 33922, 34264, 34735
 _MODEL_TYPE, _RASTER_TYPE, _GEOGRAPHIC, _PROJECTED = 1024, 1025, 2048, 3072
 _USER_DEFINED = 32767
+_LARGEST = 2**30
+"""Decoded bytes of the largest image that is believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +103,7 @@ class _Ifd:
 def read_raster(data: bytes) -> Raster:
     """Decode one file.
 
-    Raises ``RejectedFile`` with the reason ``empty``, ``unknown format``, ``truncated`` or ``unreadable``.
+    Raises ``RejectedFile`` with the reason ``empty``, ``unknown format``, ``truncated``, ``unknown CRS`` or ``unreadable``.
     """
     if not data:
         raise RejectedFile("empty", "the file has no bytes")
@@ -108,12 +114,13 @@ def read_raster(data: bytes) -> Raster:
     try:
         ifd = _parse_ifd(data)
         extents = _pixel_extents(ifd)
+        end = int(extents[1].max())
+        if end > len(data):
+            raise RejectedFile("truncated", f"its pixels end at byte {end:,}, the file has {len(data):,}")
+        plain = _plain(data, ifd, extents)
     except (struct.error, IndexError, ValueError, TypeError, OverflowError) as error:
         raise RejectedFile("unreadable", f"its first TIFF directory is damaged ({error})") from None
-    end = int(extents[1].max())
-    if end > len(data):
-        raise RejectedFile("truncated", f"its pixels end at byte {end:,}, the file has {len(data):,}")
-    return _plain(data, ifd, extents) or _general(data, extents)
+    return plain or _general(data, extents)
 
 
 def _plain(data: bytes, ifd: _Ifd, extents: NDArray[np.int64]) -> Raster | None:
@@ -148,16 +155,44 @@ def _decode(data: bytes) -> tuple[NDArray[Any], Georeference | None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with MemoryFile(data) as file, file.open() as image:
+                _check_claim(image.width, image.height, image.dtypes)
                 pixels = np.ascontiguousarray(image.read().transpose(1, 2, 0))
                 crs, transform = image.crs, image.transform
-    except RasterioError as error:
+                epsg = crs.to_epsg() if crs is not None else None
+    except (RasterioError, ValueError) as error:  # a damaged tag may be no UTF-8, a damaged key no CRS
         raise RejectedFile("unreadable", f"{error.__cause__ or error}") from None
     if crs is None:
         return pixels, None
-    epsg = crs.to_epsg()
     if epsg is None:
         raise RejectedFile("unknown CRS", f"no EPSG code fits {crs.to_string()[:80]}")
-    return pixels, Georeference(epsg, tuple(transform)[:6])
+    return pixels, _checked(Georeference(epsg, tuple(transform)[:6]))
+
+
+def _check_claim(width: int, height: int, dtypes: tuple[str, ...]) -> None:
+    """Reject a damaged header before memory is asked for all that it claims."""
+    if width * height * sum(np.dtype(dtype).itemsize for dtype in dtypes) > _LARGEST:
+        claim = f"{width} × {height} pixels of {len(dtypes)} bands"
+        raise RejectedFile("unreadable", f"it claims {claim}, more than {_LARGEST:,} bytes")
+
+
+def _checked(place: Georeference) -> Georeference:
+    """Return a place that can be computed with; otherwise reject the file."""
+    if not _places(place.epsg):
+        raise RejectedFile("unknown CRS", f"EPSG:{place.epsg} is no geographic or projected CRS")
+    a, b, _, d, e, _ = place.transform
+    if not all(map(math.isfinite, place.transform)) or a * e == b * d:
+        raise RejectedFile("unreadable", f"its transform {place.transform} places no pixel")
+    return place
+
+
+@cache
+def _places(epsg: int) -> bool:
+    """Tell whether an EPSG code names a geographic or projected coordinate reference system."""
+    try:
+        crs = CRS.from_epsg(epsg)
+    except CRSError:
+        return False
+    return bool(crs.is_geographic or crs.is_projected)
 
 
 def _parse_ifd(data: bytes) -> _Ifd:
@@ -186,12 +221,14 @@ def _parse_ifd(data: bytes) -> _Ifd:
 def _pixel_extents(ifd: _Ifd) -> NDArray[np.int64]:
     """Return where strips or tiles start and stop, as two rows."""
     tiled = _TILE_OFFSETS in ifd.tags
-    offsets = ifd.tags[_TILE_OFFSETS] if tiled else ifd.tags.get(_STRIP_OFFSETS, ())
-    sizes = ifd.tags[_TILE_BYTES] if tiled else ifd.tags.get(_STRIP_BYTES, ())
+    offsets = ifd.tags.get(_TILE_OFFSETS if tiled else _STRIP_OFFSETS, ())
+    sizes = ifd.tags.get(_TILE_BYTES if tiled else _STRIP_BYTES, ())
     if not offsets or len(offsets) != len(sizes):
         raise ValueError(f"{len(offsets)} offsets and {len(sizes)} sizes of strips or tiles")
-    starts = np.array(offsets, np.int64)
-    return np.stack([starts, starts + np.array(sizes, np.int64)])
+    pairs = np.array((offsets, sizes))
+    if pairs.dtype.kind not in "iu" or pairs.min() < 0 or pairs.max() >= 2**62:
+        raise ValueError("offsets or sizes of strips or tiles are no numbers of bytes")
+    return np.stack([pairs[0], pairs.sum(axis=0)]).astype(np.int64)
 
 
 def _dtype(ifd: _Ifd) -> np.dtype[Any] | None:
@@ -214,7 +251,8 @@ def _georeference(ifd: _Ifd) -> tuple[bool, Georeference | None]:
     code = geokeys.get({1: _PROJECTED, 2: _GEOGRAPHIC}.get(geokeys.get(_MODEL_TYPE, 0), 0), _USER_DEFINED)
     if geokeys.get(_RASTER_TYPE, 1) != 1 or not 1024 <= code < _USER_DEFINED:
         return False, None
-    return True, Georeference(int(code), (float(scale[0]), 0.0, float(tie[3]), 0.0, -float(scale[1]), float(tie[4])))
+    place = Georeference(int(code), (float(scale[0]), 0.0, float(tie[3]), 0.0, -float(scale[1]), float(tie[4])))
+    return True, _checked(place)
 
 
 def _png_ranges(data: bytes) -> list[tuple[int, int]]:
