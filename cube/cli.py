@@ -106,7 +106,10 @@ def recipes(name: str | None, as_json: bool) -> None:
 @_WORKERS
 @_JSON
 def plan(recipe: str, source: str, profile: str | None, sample: int, workers: int, as_json: bool, **choice: Any) -> None:
-    """Say what a build would do and take, without writing anything."""
+    """Say what a build would do and take.
+
+    Writes nothing; with --sample, it measures on so many of the files.
+    """
     planned = plan_build(_recipe(recipe, profile), source, Choice(**choice))
     expected = estimate_build(planned, None, sample=sample, workers=workers)
     _print(estimate_document(planned, expected) if as_json else plan_text(planned, expected), as_json)
@@ -123,7 +126,10 @@ def plan(recipe: str, source: str, profile: str | None, sample: int, workers: in
 @click.option("--sample", type=click.IntRange(0), default=SAMPLE, show_default=True, help="Patches to predict from.")
 @_JSON
 def build_command(recipe: str, source: str, to: str, profile: str | None, as_json: bool, **options: Any) -> None:
-    """Convert patch files into a cube, verify it and write its catalog; run again to go on after an interruption."""
+    """Convert, verify and catalog patch files.
+
+    Killed or interrupted, the same command goes on from there.
+    """
     machine = Machine(**{name: options.pop(name) for name in ("scheduler", "workers", "sample")})
     passed = run_build(_recipe(recipe, profile), source, to, Choice(**options), machine, as_json=as_json)
     sys.exit(0 if passed else 1)
@@ -151,7 +157,10 @@ def run_build(recipe: Recipe, source: str, to: str, choice: Choice, machine: Mac
 @_WORKERS
 @_JSON
 def verify(target: str, source: str | None, scheduler: str | None, workers: int, as_json: bool) -> None:
-    """Check every object and every pixel of a cube, from the store alone or against its source files."""
+    """Check every object and every pixel of a cube.
+
+    From the store alone, or against its source files too.
+    """
     where = target_of(target)
     with open_cluster(scheduler=scheduler, workers=_verify_workers(where, workers)) as client:
         report = verify_cube(where, client, source=source)
@@ -172,7 +181,10 @@ def info(target: str, as_json: bool) -> None:
 @click.argument("directory", metavar="[DIR]", required=False, default="cube-demo")
 @_WORKERS
 def demo(directory: str, workers: int) -> None:
-    """Make a small data set in the shape of SEN12MS, build and verify a cube of it, and open it with xarray."""
+    """Make a small data set and take it all the way.
+
+    Scenes in the shape of SEN12MS are made, built, verified and opened with xarray.
+    """
     started = time.monotonic()
     folder_of_files, to = Path(directory) / "files", str(Path(directory) / "demo.zarr")
     click.echo(f"1. Making small scenes in the shape of SEN12MS in {folder_of_files}")

@@ -17,8 +17,9 @@ def describe_cube(target: Target) -> dict[str, Any]:
     _, document = read_root(target)
     attributes = document["attributes"]
     cube = open_cube(target.url)
-    seasons, counts = np.unique(cube.season.values, return_counts=True)
-    scenes = {(season, int(scene)) for season, scene in zip(cube.season.values, cube.scene.values, strict=True)}
+    seasons = cube.season.values
+    counts = {name: int((seasons == name).sum()) for name in attributes["cube"]["seasons"]}
+    scenes = {(season, int(scene)) for season, scene in zip(seasons, cube.scene.values, strict=True)}
     sizes = {entry.key: entry.size for entry in target.cube.list()}
     facts: dict[str, Any] = {
         "url": target.url,
@@ -26,7 +27,7 @@ def describe_cube(target: Target) -> dict[str, Any]:
         "format": attributes["cube"]["format"],
         "patches": cube.sizes["patch"],
         "scenes": len(scenes),
-        "seasons": dict(zip(seasons.tolist(), counts.tolist(), strict=True)),
+        "seasons": {name: count for name, count in counts.items() if count},
         "modalities": {},
         "objects": len(sizes),
         "stored_bytes": sum(sizes.values()),

@@ -23,6 +23,8 @@ WORKER_BASE_BYTES = 165 * 10**6
 """Resident memory of an idle Dask worker with this package loaded (measured, see docs/performance.md)."""
 _TABLE_BYTES_PER_TILE = 420
 """Memory of one distinct tile's entry in the table of seen tiles (measured)."""
+_SHOWN = 5
+"""Patches named in a message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,12 +164,13 @@ def batch_bytes(job: Job, *, spool: int) -> int:
 def make_plan(recipe: Recipe, inventory: Inventory, *, incomplete: Incomplete, software: Mapping[str, str]) -> Plan:
     """Decide everything.
 
-    Raises ``IncompleteError`` if patches lack files and the policy is ``fail``, ``RequestError`` if nothing is left to
-    convert, a worker would need more memory than the recipe allows, or an id or path is longer than its room.
+    Raises ``IncompleteError`` if patches lack files and the policy is ``fail``, or if none is left to convert;
+    ``RequestError`` if a worker would need more memory than the recipe allows, or an id or path is longer than its room.
     """
     inventory = _apply_policy(inventory, incomplete)
     if not len(inventory):
-        raise RequestError(f"no patch of {inventory.source} is left to convert: {inventory.reasons() or 'nothing fits'}")
+        shown = "; ".join(f"{item.path}: {item.reason}: {item.detail}" for item in inventory.rejected[:_SHOWN])
+        raise IncompleteError(f"no patch of {inventory.source} is left to convert: {shown}")
     _check_rooms(recipe, inventory)
     job = _job(recipe, incomplete)
     _check_memory(recipe, job)
@@ -208,8 +211,8 @@ def _apply_policy(inventory: Inventory, incomplete: Incomplete) -> Inventory:
             lacks = [name for name, size in zip(inventory.modalities, inventory.size[row], strict=True) if size < 0]
             missing.append(Rejected(str(inventory.patch[row]), "incomplete", f"lacks {', '.join(lacks)}"))
     if incomplete == "fail":
-        shown = "; ".join(f"{item.path} {item.detail}" for item in missing[:5])
-        more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
+        shown = "; ".join(f"{item.path} {item.detail}" for item in missing[:_SHOWN])
+        more = f" and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
         raise IncompleteError(
             f"{len(missing):,} of {len(inventory):,} patches are incomplete: {shown}{more}. "
             "Give the missing files, or choose --incomplete reject (leave these patches out) or keep (mark the gaps)"

@@ -62,13 +62,22 @@ class Document:
 def load_document(name_or_path: str) -> Document:
     """Read a bundled recipe by name or a file by path, following ``extends``."""
     path = _locate(name_or_path)
-    node = _compose(path)
-    base = _step(node, "extends")
-    if base is not None:
-        node = _merge(_compose(_sibling(path, base[1])), _without(node, "extends"))
+    node = _extended(path, ())
     _refuse_duplicates(node)
     data = yaml.SafeLoader("").construct_document(node)
     return Document(str(path), data, node)
+
+
+def _extended(path: Path, above: tuple[Path, ...]) -> yaml.MappingNode:
+    """Return a recipe file's node, merged over those of the recipes it extends."""
+    node = _compose(path)
+    base = _step(node, "extends")
+    if base is None:
+        return node
+    other = _sibling(path, base[1])
+    if other.resolve() in above:
+        raise RecipeError(f"{path}, line {base[0].start_mark.line + 1}: extends: {base[1].value!r} extends this recipe itself")
+    return _merge(_extended(other, (*above, path.resolve())), _without(node, "extends"))
 
 
 def _locate(name_or_path: str) -> Path:

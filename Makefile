@@ -1,0 +1,54 @@
+# Python 3.11 or newer, make and git are all that is needed; everything else comes from PyPI into VENV.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help demo test lint judges bench scale setup clean
+
+help:
+	@echo "make demo     set up, make a small data set, build, verify, catalog and open its cube"
+	@echo "make test     set up everything the tests need, then run them"
+	@echo "make lint     ruff, mypy, import contracts"
+	@echo "make judges   the long tests, and those that judge from outside"
+	@echo "make bench    the figures of docs/performance.md"
+	@echo "make scale    full-size scan, plan and coordinates"
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed: make PYTHON=/path/to/python' if sys.version_info < (3, 11) else 0)"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade "pip>=25.1"
+
+$(VENV)/.runtime: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.everything: $(VENV)/.runtime
+	$(PIP) install --quiet --constraint constraints.txt --group test --group lint
+	@touch $@
+
+setup: $(VENV)/.everything
+
+demo: $(VENV)/.runtime
+	$(BIN)/cube demo
+
+test: setup
+	$(BIN)/python -m pytest -m "not judges"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+judges: setup
+	$(BIN)/python -m pytest -m judges
+
+bench: setup
+	$(BIN)/python benchmarks/convert.py
+
+scale: setup
+	$(BIN)/python benchmarks/fullsize.py
+
+clean:
+	rm -rf .venv .venv-newest cube-demo dist build benchmarks/out

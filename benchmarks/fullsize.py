@@ -1,0 +1,201 @@
+"""The true names at their true number, without pixels: scan, plan, and the coordinates of a full cube.
+
+Makes 541,986 empty-looking (sparse) files with the names of SEN12MS from ``../shared/data/index`` and 564,768 with those of
+SEN1-2, scans and plans them, and writes the coordinates of all 180,662 patches into a cube without shards, which plain xarray
+then opens while every request is counted. Prints each requirement beside what was measured; exits 1 if one is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import xarray as xr
+import zarr.storage
+
+from cube.pipeline import Choice, plan_build
+from cube.plan import Plan
+from cube.recipe import read_recipe
+from cube.target import Target, target_of
+from cube.worker import receipt_key
+from cube.writer import PLAN, publish_root
+
+SHARED = Path(os.environ.get("CUBE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+SIZES = {"s1": 525172, "s2": 1706432, "lc": 262788}
+PAIRS = {"ROIs1158_spring": 75724, "ROIs1868_summer": 53508, "ROIs1970_fall": 86370, "ROIs2017_winter": 66782}
+_ROWS = 30
+
+
+def sen12ms_names() -> Iterator[tuple[str, int]]:
+    """Yield path and size of every file of SEN12MS, from the index of its patches."""
+    with gzip.open(SHARED / "data/index/sen12ms_index_180662.csv.gz", "rt") as file:
+        for row in csv.DictReader(file):
+            season, scene, patch = row["roi_season"], row["scene"], row["patch"]
+            for kind, size in SIZES.items():
+                yield f"{season}/{kind}_{scene}/{season}_{kind}_{scene}_p{patch}.tif", size
+
+
+def sen12_names() -> Iterator[tuple[str, int]]:
+    """Yield path and size of as many files as SEN1-2 has, season by season; scenes and numbers are made."""
+    for season, pairs in PAIRS.items():
+        for number in range(pairs):
+            scene, patch = number // 900, number % 900 + 1
+            for kind, size in (("s1", 40400), ("s2", 129000)):
+                yield f"{season}/{kind}_{scene}/{season}_{kind}_{scene}_p{patch}.png", size
+
+
+def make_files(folder: Path, names: Iterator[tuple[str, int]]) -> int:
+    """Make sparse files of the given sizes; they hold no data block."""
+    count, folders = 0, set()
+    for path, size in names:
+        target = folder / path
+        if target.parent not in folders:
+            folders.add(target.parent)
+            target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target, "wb") as file:
+            file.truncate(size)
+        count += 1
+    return count
+
+
+def measured(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float]:
+    """Run a function in a fresh process; return its result, its seconds and its peak memory in MB."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(_timed, (function, arguments))
+
+
+def _timed(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, float, float]:
+    started = time.perf_counter()
+    result = function(*arguments)
+    seconds = time.perf_counter() - started
+    return result, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+
+
+def plan_figures(recipe: str, source: str) -> dict[str, int]:
+    """Scan and plan a folder."""
+    plan = plan_build(read_recipe(recipe), source, Choice())
+    return {"patches": plan.patches, "tasks": plan.tasks, "rejected": len(plan.inventory.rejected)}
+
+
+def write_coordinates(source: str, to: str) -> int:
+    """Write a cube that has everything but shards: made receipts stand in for the workers'."""
+    plan = plan_build(read_recipe("sen12ms"), source, Choice())
+    target = target_of(to)
+    target.build.write(PLAN, json.dumps(plan.document()).encode())
+    for index in range(plan.tasks):
+        _write_receipt(plan, target, index)
+    publish_root(plan, target)
+    return plan.patches
+
+
+def _write_receipt(plan: Plan, target: Target, index: int) -> None:
+    batch = plan.batch(index)
+    rng = np.random.default_rng(index)
+    count, kinds = len(batch.patch), len(plan.job.layouts)
+    zeros = np.zeros((count, kinds), int).tolist()
+    hashes = {name: rng.integers(0, 256, (count, kinds, 32), np.uint8).tobytes().hex() for name in ("digest", "header_digest")}
+    columns = {
+        "epsg": [32601 + index % 60] * count,
+        "transform": [[10.0, 0.0, 4e5 + 1280.0 * slot, 0.0, -10.0, 5e6] for slot in range(count)],
+        **dict.fromkeys(("nan_count", "zero_count", "saturated_count", "pixel_start", "size"), zeros),
+        "header_size": np.full((count, kinds), 884).tolist(),
+        **hashes,
+    }
+    target.build.write(receipt_key(batch.digest), json.dumps({"columns": columns}).encode())
+
+
+class CountingStore(zarr.storage.LocalStore):
+    """A local store that notes every request."""
+
+    requests: ClassVar[Counter[str]] = Counter()
+
+    async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
+        self.requests[f"GET {key}"] += 1
+        return await super().get(key, *arguments, **options)
+
+    async def exists(self, key: str) -> bool:
+        self.requests[f"HEAD {key}"] += 1
+        return await super().exists(key)
+
+
+def opening_figures(to: str) -> dict[str, Any]:
+    """Open the cube in plain xarray, several ways, and count the requests of the first."""
+    xr.open_zarr(to).close()
+    CountingStore.requests.clear()
+    xr.open_zarr(CountingStore(to, read_only=True))
+    requests = dict(CountingStore.requests)
+    return {
+        "requests": requests,
+        "open": _median(lambda: xr.open_zarr(to)),
+        "documented": _median(lambda: xr.open_zarr(to, chunks=None).sel(season="summer").chunk(patch=128)),
+        "obvious": _median(lambda: xr.open_zarr(to).sel(season="summer"), 1),
+    }
+
+
+def _median(function: Callable[[], Any], repeats: int = 5) -> float:
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds))
+
+
+def main() -> None:
+    """Run everything and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, help="where to make the files (a temporary folder by default)")
+    folder = parser.parse_args().folder or Path(tempfile.mkdtemp(prefix="cube-fullsize-"))
+    try:
+        sys.exit(run(folder))
+    finally:
+        shutil.rmtree(folder)
+
+
+def run(folder: Path) -> int:
+    """Measure in a folder and print; return 1 if a requirement is missed."""
+    missed = 0
+    for recipe, names in (("sen12ms", sen12ms_names()), ("sen1-2", sen12_names())):
+        source = folder / recipe
+        files = make_files(source, names)
+        figures, seconds, megabytes = measured(plan_figures, recipe, str(source))
+        print(f"{recipe}: {files:,} files, {figures['patches']:,} patches, {figures['rejected']} rejected")
+        missed += require("scan and plan, s", seconds, 60)
+        missed += require("peak memory, MB", megabytes, 1500)
+        missed += require("tasks", figures["tasks"], 1200)
+    to = str(folder / "full.zarr")
+    patches, seconds, megabytes = measured(write_coordinates, str(folder / "sen12ms"), to)
+    print(f"coordinates of {patches:,} patches written in {seconds:.1f} s, {megabytes:.0f} MB")
+    figures, _, megabytes = measured(opening_figures, to)
+    missed += require("xr.open_zarr(T), s", figures["open"], 1.0)
+    missed += require("the documented line, s", figures["documented"], 1.0)
+    print(f"  the obvious line, xr.open_zarr(T).sel(season=…), s: {figures['obvious']:.1f}")
+    print(f"  {sum(figures['requests'].values())} requests of xr.open_zarr(T):")
+    for request, count in sorted(figures["requests"].items()):
+        print(f"    {count} × {request}")
+    return min(missed, 1)
+
+
+def require(what: str, seen: float, most: float) -> bool:
+    """Print a requirement beside its measurement; return whether it is missed."""
+    print(f"  {what}: {seen:,.2f}, at most {most:,} {'' if seen <= most else ' MISSED'}")
+    return seen > most
+
+
+if __name__ == "__main__":
+    main()
