@@ -107,6 +107,10 @@ def decode_chunk(spec: ArraySpec, data: bytes) -> NDArray[Any]:
     body = data[:-4]
     if len(data) < 4 or google_crc32c.value(body) != int.from_bytes(data[-4:], "little"):
         raise CorruptError("its checksum is wrong")
+    claimed = int.from_bytes(body[4:8], "little"), int.from_bytes(body[12:16], "little")
+    wanted = math.prod(spec.chunks) * np.dtype(spec.dtype).itemsize
+    if claimed != (wanted, len(body)):  # Blosc itself believes its header
+        raise CorruptError(f"it claims {claimed[1]:,} bytes of {claimed[0]:,}, expected {len(body):,} of {wanted:,}")
     try:
         decoded = _compressor(spec).decode(body)
         return np.frombuffer(decoded, spec.dtype).reshape(spec.chunks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping
@@ -43,7 +44,7 @@ def parse(text: str) -> tuple[Clause, ...]:
     for part in re.split(r"\sand\s", text):
         match = _CLAUSE.fullmatch(part)
         if match is None:
-            raise FilterError(f"cannot read {part.strip()!r}: expected field, operator and value, such as season=summer")
+            raise FilterError(f"cannot read {part.strip()!r}: expected field, operator and value, such as scene<=40")
         values = tuple(value.strip() for value in match["value"].split(","))
         if match["operator"] not in ("=", "!=") and len(values) > 1:
             raise FilterError(f"{part.strip()!r}: only = and != take several values")
@@ -84,9 +85,12 @@ def _matches(clause: Clause, column: Array) -> NDArray[np.bool_]:
 
 def _number(clause: Clause, value: str) -> float:
     try:
-        return float(value)
+        number = float(value)
     except ValueError:
-        raise FilterError(f"{clause.field} is a number, {value!r} is none") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise FilterError(f"{clause.field} is a number, {value!r} is none")
+    return number
 
 
 def _hint(word: str, known: list[str]) -> str:

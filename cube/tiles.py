@@ -192,10 +192,13 @@ def decode_tile(layout: TileLayout, compressor: numcodecs.Blosc, data: Any, out:
     body, checksum = data[:-4], data[-4:]
     if google_crc32c.value(bytes(body)) != int.from_bytes(checksum, "little"):
         raise CorruptError("the checksum of a tile is wrong")
+    claimed = int.from_bytes(body[4:8], "little"), int.from_bytes(body[12:16], "little")
+    if claimed != (layout.tile_bytes, len(body)):  # Blosc itself believes its header
+        raise CorruptError(
+            f"a tile claims {claimed[1]:,} bytes of {claimed[0]:,}, expected {len(body):,} of {layout.tile_bytes:,}"
+        )
     try:
         decoded = compressor.decode(body)
     except (RuntimeError, ValueError) as error:
         raise CorruptError(f"a tile cannot be decoded ({error})") from None
-    if len(decoded) != layout.tile_bytes:
-        raise CorruptError(f"a tile decodes to {len(decoded):,} bytes, expected {layout.tile_bytes:,}")
     np.copyto(out, np.frombuffer(decoded, layout.dtype).reshape(out.shape))
