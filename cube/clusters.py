@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from itertools import islice
 from typing import Any
 
@@ -37,7 +37,7 @@ def open_cluster(*, scheduler: str | None, workers: int) -> Iterator[Client | No
         yield None
     else:
         cluster = LocalCluster(
-            n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, memory_limit=0
+            n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", memory_limit=0
         )
         with cluster, Client(cluster) as client:
             yield client
@@ -49,14 +49,15 @@ def run(client: Client | None, function: Callable[..., Any], tasks: Iterable[Tas
     A result that is a ``CubeError`` is raised. A task that fails otherwise is tried again; if it keeps failing,
     ``StorageError`` says with what.
     """
-    results = (function(*task[1]) for task in tasks) if client is None else _remote(client, function, tasks)
-    for result in results:
-        if isinstance(result, CubeError):
-            raise result
-        yield result
+    here = (function(*task[1]) for task in tasks)
+    with closing(here if client is None else _remote(client, function, tasks)) as results:
+        for result in results:
+            if isinstance(result, CubeError):
+                raise result
+            yield result
 
 
-def _remote(client: Client, function: Callable[..., Any], tasks: Iterable[Task]) -> Iterator[Any]:
+def _remote(client: Client, function: Callable[..., Any], tasks: Iterable[Task]) -> Generator[Any, None, None]:
     waiting = iter(tasks)
 
     def submit(task: Task) -> Any:
