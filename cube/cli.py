@@ -145,7 +145,7 @@ def run_build(recipe: Recipe, source: str, to: str, choice: Choice, machine: Mac
         lanes = sum(client.nthreads().values()) if client else 1
         expected = estimate_build(planned, client, sample=machine.sample, workers=lanes, to=to)
         with Meter(planned.patches) as meter:
-            built = build(planned, target, client, estimated=expected, progress=meter.advance, say=meter.say)
+            built = build(planned, target, client, estimated=expected, progress=meter, say=meter.say)
     _print(built.document() if as_json else built_text(built, target), as_json)
     return built.report.passed
 

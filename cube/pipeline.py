@@ -25,7 +25,7 @@ from cube.source import examine, scan
 from cube.store import SPOOL_LIMIT, is_local
 from cube.target import Target
 from cube.verification import verify_cube
-from cube.writer import Progress, Written, write_cube
+from cube.writer import Progress, Written, forget_batches, write_cube
 
 SAMPLE = 100
 """Patches a build reads beforehand to predict what it will take."""
@@ -127,6 +127,7 @@ def build(
     written = write_cube(plan, target, client, progress)
     say("verifying")
     report = verify_cube(target, client)
+    forget_batches(plan, target, report.damaged)
     catalog = publish(describe(target, plan.recipe, report), target, report) if report.passed else ""
     built = Built(
         plan=plan,

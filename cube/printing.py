@@ -15,6 +15,7 @@ from cube.recipe import Recipe
 from cube.report import Report
 from cube.target import Target
 
+_AGAIN = "No catalog was written. The same command writes the damaged batches again."
 _SHOWN = 5
 """Rejected files and findings printed in full."""
 
@@ -111,7 +112,7 @@ def built_text(built: Built, target: Target) -> str:
     for name, predicted, actual in built.comparison():
         shown = [size(value) if "bytes" in name else f"{value:,.0f}" for value in (predicted, actual)]
         lines.append(f"  {name:22} {shown[0]:>14} {shown[1]:>14}")
-    return "\n".join([*lines, "", report_text(built.report), *([f"Catalog: {built.catalog}"] if built.catalog else [])])
+    return "\n".join([*lines, "", report_text(built.report), f"Catalog: {built.catalog}" if built.catalog else _AGAIN])
 
 
 def report_text(report: Report) -> str:

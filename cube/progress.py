@@ -20,7 +20,7 @@ class Meter:
         self._patches, self._stream = patches, stream
         self._live = stream.isatty()
         self._started = self._printed = time.monotonic()
-        self._done = self._bytes = self._rejected = 0
+        self._done = self._resumed = self._bytes = self._rejected = 0
 
     def __enter__(self) -> Meter:
         return self
@@ -28,6 +28,11 @@ class Meter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._live and self._done:
             self._stream.write("\n")
+
+    def resume(self, patches: int) -> None:
+        """Count the patches an earlier run has written; they tell nothing of this run's speed."""
+        self._done = self._resumed = patches
+        self._started = time.monotonic()
 
     def advance(self, receipt: Receipt) -> None:
         """Count one finished batch."""
@@ -45,7 +50,7 @@ class Meter:
         self._stream.flush()
 
     def _line(self, seconds: float) -> str:
-        rate = self._done / max(seconds, 1e-9)
+        rate = (self._done - self._resumed) / max(seconds, 1e-9)
         left = (self._patches - self._done) / max(rate, 1e-9)
         return (
             f"{self._done:,} of {self._patches:,} patches · {rate:,.0f} patches/s · "

@@ -38,6 +38,8 @@ class Report:
 
     url: str
     checks: tuple[Check, ...]
+    damaged: tuple[int, ...] = ()
+    """Batches in which something was found wrong."""
 
     @property
     def passed(self) -> bool:

@@ -71,6 +71,7 @@ class Examination:
 class Outcome:
     """What was seen of one batch."""
 
+    index: int
     findings: tuple[Finding, ...]
     tiles: int
     distinct: int
@@ -86,7 +87,7 @@ def examine_batch(examination: Examination, labels: Slice, sizes: Mapping[str, i
     check.headers()
     if examination.source is not None:
         check.sources(examination.source)
-    return Outcome(tuple(check.findings), check.tiles, check.distinct, check.bytes_read, check.files)
+    return Outcome(labels.index, tuple(check.findings), check.tiles, check.distinct, check.bytes_read, check.files)
 
 
 class _BatchCheck:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from cube.errors import TargetError
 from cube.store import Store, is_local, open_store
 
 _SUFFIX = ".zarr"
+_UNFINISHED = "unfinished"
 ROOT = "zarr.json"
 
 
@@ -29,6 +31,13 @@ class Target:
     def complete(self) -> bool:
         """Tell whether the cube can be opened: its root metadata, written last, is there."""
         return self.cube.exists(ROOT)
+
+    def clear_unfinished(self) -> None:
+        """Remove what killed runs were writing when they died; an object store keeps no such thing."""
+        if is_local(self.url):
+            for entry in list(self.build.list(_UNFINISHED)):
+                with suppress(FileNotFoundError):
+                    self.build.remove(entry.key)
 
     def require_writable(self) -> None:
         """Raise ``TargetError`` unless a small object can be written and removed beside the cube."""
@@ -49,7 +58,7 @@ def target_of(url: str, *, options: Mapping[str, Any] | None = None) -> Target:
     stem = url.removesuffix(_SUFFIX)
     if stem == url or not os.path.basename(stem):
         raise TargetError(f"{url!r}: expected a path or URL that ends in {_SUFFIX}, such as cubes/sen12ms{_SUFFIX}")
-    staging = f"{stem}.build/unfinished" if is_local(url) else ""
+    staging = f"{stem}.build/{_UNFINISHED}" if is_local(url) else ""
     return Target(
         url,
         open_store(url, options=options, staging=staging),

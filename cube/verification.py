@@ -66,6 +66,7 @@ class _Verification:
         self.target, self.client, self.source = target, client, source
         self.findings: list[Finding] = []
         self.names: dict[str, str] = {}
+        self.damaged: list[int] = []
 
     def found(self, check: str, where: str, what: str) -> None:
         self.findings.append(Finding(check, where, what))
@@ -79,7 +80,7 @@ class _Verification:
             return Report(self.target.url, gather(self.names, self.findings))
         self.names["root"] = f"{len(data):,} bytes of root metadata"
         self._below(document)
-        return Report(self.target.url, gather(self.names, self.findings))
+        return Report(self.target.url, gather(self.names, self.findings), tuple(sorted(self.damaged)))
 
     def _below(self, document: dict[str, Any]) -> None:
         facts = document["attributes"]["cube"]
@@ -175,6 +176,7 @@ class _Verification:
         tasks = list(_tasks(examination, values, sizes))
         outcomes: list[Outcome] = list(run(self.client, examine_batch, tasks))
         self.findings += [finding for outcome in outcomes for finding in outcome.findings]
+        self.damaged += [outcome.index for outcome in outcomes if outcome.findings]
         self._name_batches(outcomes, len(tasks) * len(layouts), values)
 
     def _name_batches(self, outcomes: list[Outcome], shards: int, values: Arrays) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from distributed import Client
@@ -24,7 +24,30 @@ from cube.target import ROOT, Target
 from cube.worker import Receipt, receipt_key, run_batch
 
 PLAN = "plan.json"
-Progress = Callable[[Receipt], None]
+
+
+class Progress(Protocol):
+    """What a build tells of itself while it runs."""
+
+    def resume(self, patches: int) -> None:
+        """Note the patches an earlier run has written."""
+
+    def advance(self, receipt: Receipt) -> None:
+        """Note one more batch."""
+
+
+class _Silent:
+    """Takes note of nothing."""
+
+    def resume(self, patches: int) -> None:
+        """Take no note."""
+
+    def advance(self, receipt: Receipt) -> None:
+        """Take no note."""
+
+
+SILENT = _Silent()
+"""For builds nobody watches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,25 +89,24 @@ class Written:
         return totals
 
 
-def write_cube(plan: Plan, target: Target, client: Client | None, progress: Progress = lambda receipt: None) -> Written:
+def write_cube(plan: Plan, target: Target, client: Client | None, progress: Progress = SILENT) -> Written:
     """Write a cube: what an earlier run finished is kept, the rest is written, the root comes last.
 
     Raises ``TargetError`` if the target holds another plan's cube, ``IncompleteError`` if a file is bad and the policy is
     ``fail``, ``StorageError`` if writing fails for good. Whatever is written stays and the next run goes on from it.
     """
     prepare(plan, target)
+    target.clear_unfinished()
     done = _finished(plan, target)
-    if target.complete() and len(done) < plan.tasks:
-        raise TargetError(f"{target.url} is complete, but its build records are not: `cube verify` tells if it is sound")
-    for receipt in done.values():
-        progress(receipt)
+    progress.resume(sum(receipt["stop"] - receipt["start"] for receipt in done.values()))
     receipts = dict(done)
     left = [index for index in range(plan.tasks) if index not in done]
     for receipt in run(client, run_batch, _tasks(plan, target, left)):
         receipts[receipt["index"]] = receipt
-        progress(receipt)
-    if not target.complete():
+        progress.advance(receipt)
+    if left or not target.complete():
         publish_root(plan, target)
+        target.clear_unfinished()
     return Written(receipts=tuple(receipts[index] for index in sorted(receipts)), resumed=len(done))
 
 
@@ -97,6 +119,8 @@ def prepare(plan: Plan, target: Target) -> None:
                 f"{target.url} holds another cube (plan {holds or 'unknown'}, this is plan {plan.digest}): "
                 "choose another --to, or remove that cube first"
             )
+        if not target.build.exists(PLAN):
+            raise TargetError(f"{target.url} is complete, but its build records are gone: `cube verify` tells if it is sound")
         return
     target.require_writable()
     if not target.build.exists(PLAN):
@@ -113,7 +137,21 @@ def prepare(plan: Plan, target: Target) -> None:
         for entry in list(target.cube.list()):
             if entry.key not in expected:
                 target.cube.remove(entry.key)
+        _forget(target, {receipt_key(digest) for digest in plan.batch_digests})
     target.build.write(PLAN, json.dumps(plan.document(), indent=1).encode())
+
+
+def _forget(target: Target, kept: set[str]) -> None:
+    """Remove receipts of batches that are not planned any more: their objects will be written over."""
+    for entry in list(target.build.list("receipts")):
+        if entry.key not in kept:
+            target.build.remove(entry.key)
+
+
+def forget_batches(plan: Plan, target: Target, indexes: Iterable[int]) -> None:
+    """Remove the receipts of some batches, so that the next run writes them again."""
+    for index in indexes:
+        target.build.remove(receipt_key(plan.batch_digests[index]))
 
 
 def _finished(plan: Plan, target: Target) -> dict[int, Receipt]:
