@@ -14,8 +14,9 @@ from cube.bundled import folder
 from cube.errors import RecipeError, RequestError
 from cube.footprints import WORLD, around
 from cube.layout import ORIGINALS
-from cube.recipe import Band, Modality, Recipe
+from cube.recipe import Recipe
 from cube.recipe_file import nearest
+from cube.recipe_sections import Band, Modality
 
 Document = dict[str, Any]
 

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pyproj import CRS
 
-from cube.recipe import Demo, DemoFile, DemoScene, Modality, Recipe, read_recipe
+from cube.recipe import Recipe, read_recipe
+from cube.recipe_sections import Demo, DemoFile, DemoScene, Modality
 
 _PIXEL = 10.0
 """Metres."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cube.progress import size
+from cube.progress import counted, size
 from cube.reader import open_cube
 from cube.target import Target
 from cube.verification import read_root
@@ -67,7 +67,7 @@ def info_text(facts: dict[str, Any]) -> str:
     seasons = ", ".join(f"{name} {count:,}" for name, count in facts["seasons"].items())
     lines = [
         f"{facts['title']} ({facts['url']}, format {facts['format']})",
-        f"{facts['patches']:,} patches in {facts['scenes']} scenes: {seasons}",
+        f"{counted(facts['patches'], 'patch')} in {counted(facts['scenes'], 'scene')}: {seasons}",
     ]
     if "splits" in facts:
         lines.append("Splits: " + ", ".join(f"{name} {count:,}" for name, count in facts["splits"].items()))

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from cube.arrays import ArraySpec
 from cube.rasters import Expectation
-from cube.recipe import Band, Recipe
+from cube.recipe import Recipe
+from cube.recipe_sections import Band
 from cube.tiles import DIGEST_SIZE, TileLayout
 
 FORMAT = "1.0"

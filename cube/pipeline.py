@@ -19,7 +19,8 @@ from cube.estimates import Estimate, estimate, measure, sample_tasks
 from cube.filters import select
 from cube.inventory import Inventory
 from cube.plan import Plan, make_plan
-from cube.recipe import Incomplete, Recipe
+from cube.recipe import Recipe
+from cube.recipe_sections import Incomplete
 from cube.report import Report
 from cube.source import examine, scan
 from cube.store import SPOOL_LIMIT, is_local

@@ -16,7 +16,8 @@ from cube.errors import IncompleteError, RequestError
 from cube.inventory import Inventory, Rejected
 from cube.layout import FORMAT, all_arrays, expectations, tile_layouts
 from cube.rasters import Expectation
-from cube.recipe import Incomplete, Recipe
+from cube.recipe import Recipe
+from cube.recipe_sections import Incomplete
 from cube.tiles import TileLayout
 
 WORKER_BASE_BYTES = 165 * 10**6

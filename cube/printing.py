@@ -6,11 +6,12 @@ import math
 from collections import Counter
 from typing import Any
 
+from cube.arrays import ArraySpec
 from cube.estimates import Estimate
 from cube.inventory import Inventory
 from cube.pipeline import Built
 from cube.plan import Plan
-from cube.progress import duration, size
+from cube.progress import counted, duration, size
 from cube.recipe import Recipe
 from cube.report import Report
 from cube.target import Target
@@ -48,8 +49,11 @@ def plan_text(plan: Plan, expected: Estimate | None) -> str:
     ]
     for spec in plan.arrays[: len(plan.job.layouts)]:
         shape, shard, tile = (" × ".join(map(str, part)) for part in (spec.shape, spec.chunks, spec.inner or ()))
-        lines.append(f"  {spec.path:10} {spec.dtype} {shape} · shards {shard} · tiles {tile} · {spec.codec}-{spec.level}")
-    lines.append(f"  {plan.tasks:,} tasks · {plan.shards:,} shards · {plan.objects:,} objects · {size(inventory.bytes)} in")
+        lines.append(f"  {spec.path:10} {spec.dtype} {shape} · shards {shard} · tiles {tile} · {_codec(spec)}")
+    lines.append(
+    counts = " · ".join(counted(n, noun) for n, noun in ((plan.tasks, "task"), (plan.shards, "shard"), (plan.objects, "object")))
+    lines.append(f"  {counts} · {size(inventory.bytes)} in")
+    )
     return "\n".join(lines + (_estimate_lines(plan, expected) if expected else []))
 
 
@@ -69,6 +73,10 @@ def _estimate_lines(plan: Plan, expected: Estimate) -> list[str]:
         f"  {size(expected.stored_bytes)} out, 1/{ratio:.1f} of the pixels ({parts})",
         f"  about {duration(expected.seconds)} with {expected.workers} workers, {size(expected.peak_bytes)} of memory each",
     ]
+
+
+def _codec(spec: ArraySpec) -> str:
+    return f"{spec.codec}-{spec.level}{'-bit' if spec.shuffle == 'bitshuffle' else ''}"
 
 
 def _reasons(inventory: Inventory) -> str:
@@ -99,7 +107,7 @@ def estimate_document(plan: Plan, expected: Estimate) -> dict[str, Any]:
 def built_text(built: Built, target: Target) -> str:
     """Return what a build did, and predicted beside actual."""
     written, raw = built.written, built.plan.raw_bytes
-    lines = [f"Wrote {target.url}: {built.plan.patches:,} patches in {duration(built.seconds)}"]
+    lines = [f"Wrote {target.url}: {counted(built.plan.patches, 'patch')} in {duration(built.seconds)}"]
     if written.resumed:
         lines[0] += f" ({written.resumed:,} of {built.plan.tasks:,} batches stood from an earlier run)"
     lines.append(f"  {size(raw)} of pixels stored in {size(written.shard_bytes)}: 1/{raw / written.shard_bytes:.1f}")

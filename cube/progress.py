@@ -62,6 +62,12 @@ class Meter:
         self._stream.flush()
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural where it takes one."""
+    plural = f"{noun}es" if noun.endswith("ch") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
 def duration(seconds: float) -> str:
     """Return a duration as people say it."""
     if seconds < 90:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -196,14 +196,12 @@ class ObjectStore:
                 fs.pipe_file(f"{root}/{key}", spool.read())
                 return
             remote = fs.open(f"{root}/{key}", "wb", block_size=SPOOL_LIMIT)
-            try:
+            with ExitStack() as unless_done:
+                unless_done.callback(_discard, remote)
                 while piece := spool.read(SPOOL_LIMIT):
                     remote.write(piece)
                 remote.flush(force=True)
-            except BaseException:
-                remote.closed = True  # closing would publish the parts that have arrived as the whole object
-                remote.discard()
-                raise
+                unless_done.pop_all()
             remote.close()
 
     def remove(self, key: str) -> None:
@@ -221,6 +219,12 @@ class ObjectStore:
             # Where nothing is found, some servers have find() give the prefix itself, as a folder.
             if path.startswith(f"{below}/") and info["type"] == "file":
                 yield Entry(path[len(root) + 1 :], int(info["size"]))
+
+
+def _discard(remote: Any) -> None:
+    """Give up an upload; closing it would publish the parts that have arrived as the whole object."""
+    remote.closed = True
+    remote.discard()
 
 
 def open_store(url: str, *, options: Mapping[str, Any] | None = None, staging: str = "") -> Store:

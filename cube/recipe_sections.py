@@ -1,0 +1,213 @@
+"""The sections of a recipe, each a strict, frozen value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import date
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+Dtype = Literal["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
+Incomplete = Literal["fail", "reject", "keep"]
+CODEC = re.compile(r"(?P<name>lz4|zstd)-(?P<level>\d)(?P<bit>-bit)?")
+_GROUPS = ("season", "modality", "scene", "patch")
+
+
+class Section(BaseModel):
+    """Unknown keys and other types than those named are refused; a value cannot change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Source(Section):
+    """How the files are named and what to do when some are missing."""
+
+    pattern: str
+    """Regular expression a file's name must match whole, with the groups season, modality, scene and patch."""
+    path: str
+    """Template of a file's path as published, made of the pattern's groups."""
+    ignore: tuple[str, ...] = ()
+    """Shell patterns of paths that are known not to be data (side-cars, system files)."""
+    georeference: Literal["file", "none"]
+    """``file``: every file carries a CRS and a transform. ``none``: none does."""
+    incomplete: Incomplete = "reject"
+    """What to do with a patch that lacks a file: stop, leave the patch out, or keep it with the gap marked."""
+
+    @field_validator("pattern")
+    @classmethod
+    def _groups(cls, value: str) -> str:
+        try:
+            names = re.compile(value).groupindex
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        if missing := [name for name in _GROUPS if name not in names]:
+            raise ValueError(f"lacks the named groups {missing}; expected (?P<name>…) for each of {list(_GROUPS)}")
+        return value
+
+
+class Patch(Section):
+    """What one patch is."""
+
+    id: str
+    """Template of the unique id, made of the pattern's groups as the file names spell them."""
+    id_length: Annotated[int, Field(ge=4, le=128)]
+    """Room for an id in characters; fixed, so that a cube can grow."""
+    size: Annotated[int, Field(ge=1, le=8192)]
+    """Height and width in pixels."""
+
+
+class Season(Section):
+    """One season, as files name it and as the calendar knows it."""
+
+    token: str
+    start: date
+    end: date
+    scenes: int | None = None
+    """Scenes as published."""
+    patches: int | None = None
+    """Patches as published."""
+
+
+class LegendClass(Section):
+    """One class of a legend."""
+
+    value: int
+    name: str
+    color: Annotated[str, Field(pattern=r"^[0-9a-f]{6}$")]
+
+
+class Band(Section):
+    """One band of a modality, in file order."""
+
+    name: str
+    common_name: str | None = None
+    """Name in the STAC eo extension."""
+    center_wavelength: float | None = None
+    """Micrometres."""
+    gsd: float | None = None
+    """Metres, as sensed."""
+    description: str | None = None
+    legend: str | None = None
+    """Name of a legend, for bands of classes."""
+
+
+class Modality(Section):
+    """One kind of image that every patch has: one file per patch, one array in the cube."""
+
+    token: str
+    """How file names spell it."""
+    title: str
+    dtype: Dtype
+    fill: int | float | Literal["nan"]
+    """What a reader sees where a patch lacks this modality; such patches are marked ``present = False``."""
+    units: str
+    """CF units."""
+    saturated: int | float | None = None
+    """Value at which the sensor or the processing saturates; counted per patch."""
+    scale: float | None = None
+    """Factor from stored values to physical ones, if any; never applied."""
+    typical_ratio: Annotated[float, Field(gt=0)]
+    """Raw bytes to stored bytes, measured on other data, for estimates made without reading a file."""
+    bands: Annotated[tuple[Band, ...], Field(min_length=1)]
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """Little-endian NumPy type of a pixel."""
+        return np.dtype(self.dtype).newbyteorder("<")
+
+
+class Splits(Section):
+    """The official split, by scene."""
+
+    otherwise: str
+    """Split of every scene not named below."""
+    scenes: Mapping[str, tuple[str, ...]] = {}
+    """Split to scenes, each as ``season/scene``."""
+
+
+class Defect(Section):
+    """One published defect, reported when the patch is part of a build."""
+
+    patch: str
+    """Id of the patch."""
+    modality: str
+    note: str
+
+
+class Codec(Section):
+    """One Blosc setting."""
+
+    name: Literal["lz4", "zstd"]
+    level: int
+    shuffle: Literal["shuffle", "bitshuffle"]
+
+
+class Layout(Section):
+    """How the pixels lie on disk."""
+
+    tile: Annotated[int, Field(ge=8)]
+    """Height and width of a tile in pixels: the stride at which patches overlap."""
+    shard: Annotated[int, Field(ge=1, le=65536)]
+    """Patches in a shard."""
+    labels: Annotated[int, Field(ge=1)]
+    """Chunk length of the per-patch coordinates; fixed, so that a cube can grow."""
+    header_bytes: Annotated[int, Field(ge=64)]
+    """Room for the non-pixel bytes of one file."""
+    path_bytes: Annotated[int, Field(ge=16)]
+    """Room for the path of one file."""
+    memory_limit_mb: Annotated[int, Field(ge=64)]
+    """Most memory one worker may need."""
+    profile: str
+    """Name of the default profile."""
+    profiles: Mapping[str, Mapping[str, str]]
+    """Profile to modality to codec, such as ``zstd-3`` or ``lz4-5-bit`` (Blosc codec, level, bit shuffle)."""
+
+    @field_validator("profiles")
+    @classmethod
+    def _codecs(cls, value: Mapping[str, Mapping[str, str]]) -> Mapping[str, Mapping[str, str]]:
+        for profile, codecs in value.items():
+            for modality, text in codecs.items():
+                if not CODEC.fullmatch(text):
+                    raise ValueError(
+                        f"codec {text!r} of profile {profile}, modality {modality}: expected lz4 or zstd, a level, "
+                        "and -bit for bit shuffle, such as zstd-3 or lz4-5-bit"
+                    )
+        return value
+
+
+class DemoScene(Section):
+    """One made scene."""
+
+    season: str
+    scene: int
+    epsg: int
+    x: float
+    y: float
+    """Upper left corner of the first patch, in CRS units."""
+    missing: tuple[int, ...] = ()
+    """Patch numbers left out."""
+
+
+class DemoFile(Section):
+    """One file of the made data set."""
+
+    season: str
+    scene: int
+    patch: int
+    modality: str
+
+
+class Demo(Section):
+    """The data set that ``cube demo`` makes."""
+
+    rows: int
+    columns: int
+    grid_width: int
+    """Patches in a row of the numbering."""
+    scenes: Annotated[tuple[DemoScene, ...], Field(min_length=1)]
+    broken: DemoFile
+    """The file that is cut off in the middle."""
