@@ -50,10 +50,9 @@ def plan_text(plan: Plan, expected: Estimate | None) -> str:
     for spec in plan.arrays[: len(plan.job.layouts)]:
         shape, shard, tile = (" × ".join(map(str, part)) for part in (spec.shape, spec.chunks, spec.inner or ()))
         lines.append(f"  {spec.path:10} {spec.dtype} {shape} · shards {shard} · tiles {tile} · {_codec(spec)}")
-    lines.append(
-    counts = " · ".join(counted(n, noun) for n, noun in ((plan.tasks, "task"), (plan.shards, "shard"), (plan.objects, "object")))
+    numbers = {"task": plan.tasks, "shard": plan.shards, "object": plan.objects}
+    counts = " · ".join(counted(number, noun) for noun, number in numbers.items())
     lines.append(f"  {counts} · {size(inventory.bytes)} in")
-    )
     return "\n".join(lines + (_estimate_lines(plan, expected) if expected else []))
 
 
