@@ -10,8 +10,9 @@ import re
 from collections.abc import Mapping
 from hashlib import blake2b
 from string import Formatter
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from cube.recipe_file import Document, load_document, nearest
@@ -53,7 +54,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
-        for problem in (*_layout_problems(self), *_reference_problems(self)):
+        find = (_layout_problems, _template_problems, _modality_problems, _scene_problems)
+        for problem in (problem for problems in find for problem in problems(self)):
             raise ValueError(problem)
         return self
 
@@ -114,13 +116,23 @@ def _layout_problems(recipe: Recipe) -> list[str]:
     return problems
 
 
-def _reference_problems(recipe: Recipe) -> list[str]:
+def _template_problems(recipe: Recipe) -> list[str]:
     problems = []
     known = set(re.compile(recipe.source.pattern).groupindex)
     for place, template in (("patch.id", recipe.patch.id), ("source.path", recipe.source.path)):
-        fields = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
+        try:
+            fields = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
+            template.format(**dict.fromkeys(fields, "1"))
+        except (ValueError, LookupError, AttributeError) as error:
+            problems.append(f"{place}: not a template: {error}")
+            continue
         if fields - known:
             problems.append(f"{place}: uses {sorted(fields - known)}, but the pattern has {sorted(known)}")
+    return problems
+
+
+def _modality_problems(recipe: Recipe) -> list[str]:
+    problems = []
     for kind, tokens in (
         ("seasons", [season.token for season in recipe.seasons.values()]),
         ("modalities", [modality.token for modality in recipe.modalities.values()]),
@@ -128,15 +140,45 @@ def _reference_problems(recipe: Recipe) -> list[str]:
         if len(set(tokens)) != len(tokens):
             problems.append(f"{kind}: the tokens {tokens} are not all different")
     for name, modality in recipe.modalities.items():
+        bands = [band.name for band in modality.bands]
+        if len(set(bands)) != len(bands):
+            problems.append(f"modalities.{name}.bands: the names {bands} are not all different")
         problems += [
             f"modalities.{name}: legend {band.legend!r} is not one of {sorted(recipe.legends)}"
             for band in modality.bands
             if band.legend is not None and band.legend not in recipe.legends
         ]
-    for split, scenes in (recipe.splits.scenes if recipe.splits else {}).items():
         problems += [
-            f"splits.scenes.{split}: {scene!r} is not season/scene with a season of {sorted(recipe.seasons)}"
-            for scene in scenes
-            if scene.partition("/")[0] not in recipe.seasons or not scene.partition("/")[2].isdigit()
+            f"modalities.{name}.{key}: {value!r} is no value of {modality.dtype}"
+            for key, value in (("fill", modality.fill), ("saturated", modality.saturated))
+            if value is not None and not _holds(np.dtype(modality.dtype), value)
         ]
+    return problems
+
+
+def _holds(dtype: np.dtype[Any], value: float | str) -> bool:
+    """Tell whether a pixel of this type can have this value; not a number is spelled ``nan``."""
+    if isinstance(value, str):
+        return dtype.kind == "f"
+    if dtype.kind == "f":
+        return bool(abs(value) <= np.finfo(dtype).max)
+    return isinstance(value, int) and bool(np.iinfo(dtype).min <= value <= np.iinfo(dtype).max)
+
+
+def _scene_problems(recipe: Recipe) -> list[str]:
+    problems: list[str] = []
+    seen: dict[str, str] = {}
+    for split, scenes in (recipe.splits.scenes if recipe.splits else {}).items():
+        for scene in scenes:
+            season, _, number = scene.partition("/")
+            if season not in recipe.seasons or not re.fullmatch("0|[1-9][0-9]*", number):
+                expected = f"season/scene with a season of {sorted(recipe.seasons)}"
+                problems.append(f"splits.scenes.{split}: {scene!r} is not {expected}")
+            if seen.setdefault(scene, split) != split:
+                problems.append(f"splits.scenes.{split}: {scene!r} is of the split {seen[scene]!r} already")
+    problems += [
+        f"known_defects: the modality {defect.modality!r} is not one of {sorted(recipe.modalities)}"
+        for defect in recipe.known_defects
+        if defect.modality not in recipe.modalities
+    ]
     return problems

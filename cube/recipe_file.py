@@ -17,6 +17,17 @@ from cube.bundled import folder, recipe_names
 from cube.errors import RecipeError
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without dates: they stay the text they are, and the recipe says which texts must be dates."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in forms if not tag.endswith(":timestamp")]
+    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null", "merge")}
+
+
 @dataclass(frozen=True)
 class Document:
     """A recipe file as plain data, with the place of every node."""
@@ -34,6 +45,8 @@ class Document:
         """Return the first problem of a failed validation, with its place and the nearest valid word."""
         problem = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
         place: list[Any] = [part for part in problem["loc"] if not str(part).startswith(("function-", "literal["))]
+        if place and problem["type"] in ("int_type", "float_type") and place[-1] in ("int", "float"):
+            place.pop()
         message = problem["msg"].removeprefix("Value error, ")
         if not place and (named := re.match(r"([\w.-]+): ", message)):
             place, message = list(named[1].split(".")), message[named.end() :]
@@ -63,8 +76,10 @@ def load_document(name_or_path: str) -> Document:
     """Read a bundled recipe by name or a file by path, following ``extends``."""
     path = _locate(name_or_path)
     node = _extended(path, ())
-    _refuse_duplicates(node)
-    data = yaml.SafeLoader("").construct_document(node)
+    try:
+        data = _Loader("").construct_document(node)
+    except (yaml.YAMLError, ValueError) as error:
+        raise RecipeError(f"{path}: {getattr(error, 'problem', error)}") from error
     return Document(str(path), data, node)
 
 
@@ -105,13 +120,14 @@ def _sibling(path: Path, node: yaml.Node) -> Path:
 def _compose(path: Path) -> yaml.MappingNode:
     try:
         with path.open(encoding="utf-8") as file:
-            node = yaml.compose(file, Loader=yaml.SafeLoader)
+            node = yaml.compose(file, Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not YAML: {error}") from error
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
     if not isinstance(node, yaml.MappingNode):
         raise RecipeError(f"{path}: expected a mapping of keys to values")
+    _check(node, ())
     return node
 
 
@@ -130,7 +146,6 @@ def _without(node: yaml.MappingNode, name: str) -> yaml.MappingNode:
 
 def _merge(base: yaml.MappingNode, over: yaml.MappingNode) -> yaml.MappingNode:
     """Return ``base`` with the keys of ``over``: mappings merge, everything else replaces, null removes."""
-    _refuse_duplicates(over)
     replaced = {key.value: (key, value) for key, value in over.value}
     pairs = []
     for key, value in base.value:
@@ -142,19 +157,33 @@ def _merge(base: yaml.MappingNode, over: yaml.MappingNode) -> yaml.MappingNode:
     return yaml.MappingNode(base.tag, kept, over.start_mark, over.end_mark)
 
 
-def _refuse_duplicates(node: yaml.Node) -> None:
-    if isinstance(node, yaml.MappingNode):
-        seen: dict[str, int] = {}
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if key.value in seen:
-                where = f"{key.start_mark.name}, line {line}"
-                raise RecipeError(f"{where}: the key {key.value!r} stands on line {seen[key.value]} already")
-            seen[key.value] = line
-            _refuse_duplicates(value)
-    elif isinstance(node, yaml.SequenceNode):
+def _check(node: yaml.Node, above: tuple[yaml.Node, ...]) -> None:
+    """Refuse keys that stand twice or are no plain texts, tags, and aliases of what they stand in."""
+    where = f"{node.start_mark.name}, line {node.start_mark.line + 1}"
+    if node in above:
+        raise RecipeError(f"{where}: an alias within names the whole")
+    if node.tag not in _TAGS:
+        raise RecipeError(f"{where}: the tag {node.tag!r} is not allowed in a recipe")
+    if isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            _refuse_duplicates(value)
+            _check(value, (*above, node))
+    elif isinstance(node, yaml.MappingNode):
+        _check_keys([key for key, _ in node.value])
+        for _, value in node.value:
+            _check(value, (*above, node))
+
+
+def _check_keys(keys: list[yaml.Node]) -> None:
+    seen: dict[str, int] = {}
+    for key in keys:
+        line = key.start_mark.line + 1
+        where = f"{key.start_mark.name}, line {line}"
+        if not isinstance(key, yaml.ScalarNode):
+            raise RecipeError(f"{where}: expected a plain key, not a list or a mapping")
+        if key.value in seen:
+            raise RecipeError(f"{where}: the key {key.value!r} stands on line {seen[key.value]} already")
+        seen[key.value] = line
+        _check(key, ())
 
 
 def _keys_at(model: Any, place: list[Any]) -> list[str]:

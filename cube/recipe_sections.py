@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Dtype = Literal["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
 Incomplete = Literal["fail", "reject", "keep"]
-CODEC = re.compile(r"(?P<name>lz4|zstd)-(?P<level>\d)(?P<bit>-bit)?")
+CODEC = re.compile(r"(?P<name>lz4|zstd)-(?P<level>[1-9])(?P<bit>-bit)?")
 _GROUPS = ("season", "modality", "scene", "patch")
 
 
@@ -75,7 +75,7 @@ class Season(Section):
 class LegendClass(Section):
     """One class of a legend."""
 
-    value: int
+    value: Annotated[int, Field(ge=-(2**31), lt=2**31)]
     name: str
     color: Annotated[str, Field(pattern=r"^[0-9a-f]{6}$")]
 

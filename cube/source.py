@@ -16,6 +16,8 @@ from cube.recipe import Recipe
 from cube.store import Entry, open_store
 
 _Key = tuple[int, int, int]
+_LARGEST = 2**31 - 1
+"""Largest scene or patch number a cube can hold."""
 _USUAL_SHARE = 0.9
 """Share of a modality's files that must have one size for another size to be odd."""
 
@@ -57,7 +59,7 @@ class _Sorting:
 
     def add(self, entry: Entry) -> None:
         match = self._match(entry.key.rpartition("/")[2])
-        if match is None or match["season"] not in self._seasons or match["modality"] not in self._modalities:
+        if match is None or not self._known(match):
             self._set_aside(entry)
             return
         if entry.size <= 0:
@@ -66,13 +68,18 @@ class _Sorting:
             return
         key = self._seasons[match["season"]], int(match["scene"]), int(match["patch"])
         place = self._modalities[match["modality"]]
+        spelled = self.recipe.patch.id.format(**match.groupdict())
+        self.ids[key] = min(spelled, self.ids.get(key, spelled))
         row = self.files.setdefault(key, [None] * len(self._modalities))
         taken = row[place]
         if taken is not None:
             self._duplicates.setdefault((key, place), [taken]).append(entry)
             return
         row[place] = entry
-        self.ids.setdefault(key, self.recipe.patch.id.format(**match.groupdict()))
+
+    def _known(self, match: re.Match[str]) -> bool:
+        named = match["season"] in self._seasons and match["modality"] in self._modalities
+        return named and all(match[name].isdecimal() and int(match[name]) <= _LARGEST for name in ("scene", "patch"))
 
     def _set_aside(self, entry: Entry) -> None:
         if any(fnmatch(entry.key, pattern) for pattern in self.recipe.source.ignore):
@@ -141,4 +148,4 @@ def rejection(path: str, error: RejectedFile | OSError) -> Rejected:
     """Return the rejection of a file that could not be used."""
     if isinstance(error, RejectedFile):
         return Rejected(path, error.reason, error.detail)
-    return Rejected(path, "unreadable", error.strerror or type(error).__name__)
+    return Rejected(path, "unreadable", error.strerror or str(error) or type(error).__name__)
