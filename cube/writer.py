@@ -229,7 +229,7 @@ def root_attributes(plan: Plan, certified: dict[str, Any]) -> dict[str, Any]:
             "format": FORMAT,
             "recipe": recipe.name,
             "plan": plan.digest,
-            "modalities": list(recipe.modalities),
+            "modalities": {name: [band.name for band in m.bands] for name, m in recipe.modalities.items()},
             "seasons": {
                 name: {"start": season.start.isoformat(), "end": season.end.isoformat()}
                 for name, season in recipe.seasons.items()
