@@ -71,6 +71,8 @@ def _remote(client: Client, function: Callable[..., Any], tasks: Iterable[Task])
             pending.discard(future)
             if future.status != "finished":
                 error = future.exception()
+                if isinstance(error, CubeError):
+                    raise error
                 times = f"{_RETRIES + 1} times"
                 raise StorageError(f"{future.key} failed {times}: {type(error).__name__}: {error}") from error
             result = future.result()

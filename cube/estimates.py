@@ -132,9 +132,10 @@ class _Trial:
 
 
 def sample_tasks(plan: Plan, patches: int) -> Iterable[Task]:
-    """Return tasks that together read about so many patches, in runs spread over the plan's batches."""
-    runs = min(plan.tasks, max(1, patches // _RUN))
-    length = max(2, patches // runs)
+    """Return tasks that together read about so many patches, in runs spread over the plan's batches, or all of them."""
+    everything = patches >= plan.patches
+    runs = plan.tasks if everything else min(plan.tasks, max(1, patches // _RUN))
+    length = plan.patches if everything else max(2, patches // runs)
     source = open_store(plan.inventory.source)
     for number in range(runs):
         batch = plan.batch(number * plan.tasks // runs)
@@ -149,12 +150,11 @@ def estimate(plan: Plan, samples: list[Sample], *, workers: int, spool: int) -> 
     for name in names:
         shares = [sample.shares[name] for sample in samples if sample.shares[name].patches]
         layout = plan.job.layouts[name]
-        length = files[name] / plan.tasks
         if shares:
-            distinct = float(np.mean([_distinct(share, length) for share in shares]))
-            sharing[name] = length * layout.across**2 / distinct
+            distinct = _distinct(shares, files[name], plan.tasks)
+            sharing[name] = files[name] * layout.across**2 / distinct
             per_tile = sum(share.stored for share in shares) / sum(share.distinct for share in shares)
-            stored[name] = round(plan.tasks * (distinct * per_tile + layout.index_bytes))
+            stored[name] = round(distinct * per_tile + plan.tasks * layout.index_bytes)
         else:
             sharing[name] = 1.0
             stored[name] = round(layout.patch_bytes * files[name] / plan.recipe.modalities[name].typical_ratio)
@@ -172,7 +172,14 @@ def estimate(plan: Plan, samples: list[Sample], *, workers: int, spool: int) -> 
     )
 
 
-def _distinct(share: Share, length: float) -> float:
+def _distinct(shares: list[Share], files: int, tasks: int) -> float:
+    """Return the tiles stored of so many files in so many runs; a count where the sample was all of them."""
+    if sum(share.patches for share in shares) == files:
+        return float(sum(share.distinct for share in shares))
+    return tasks * float(np.mean([_extended(share, files / tasks) for share in shares]))
+
+
+def _extended(share: Share, length: float) -> float:
     """Return the distinct tiles of a run of ``length`` patches that goes on as the second half of the sample did."""
     half = share.patches - share.patches // 2
     rate = (share.distinct - share.distinct_half) / half

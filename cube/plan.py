@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -166,7 +167,7 @@ def make_plan(recipe: Recipe, inventory: Inventory, *, incomplete: Incomplete, s
     """Decide everything.
 
     Raises ``IncompleteError`` if patches lack files and the policy is ``fail``, or if none is left to convert;
-    ``RequestError`` if a worker would need more memory than the recipe allows, or an id or path is longer than its room.
+    ``RequestError`` if a worker would need more memory than the recipe allows, an id is not unique, or an id or path too long.
     """
     inventory = _apply_policy(inventory, incomplete)
     if not len(inventory):
@@ -228,6 +229,9 @@ def _check_rooms(recipe: Recipe, inventory: Inventory) -> None:
             f"the id {longest!r} has {len(longest)} characters, the recipe has room for {recipe.patch.id_length}: "
             "raise patch.id_length"
         )
+    if len(set(inventory.patch)) != len(inventory):
+        twice = Counter(inventory.patch).most_common(1)[0][0]
+        raise RequestError(f"the id {twice!r} is that of several patches: patch.id needs more of the pattern's groups")
     path = max(inventory.path.ravel(), key=lambda item: len(item.encode()))
     if len(path.encode()) > recipe.layout.path_bytes:
         raise RequestError(
