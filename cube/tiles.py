@@ -127,6 +127,21 @@ class ShardWriter:
         self._tiles = np.empty((layout.across**2, layout.tile, layout.tile, layout.bands), dtype)
         self._planes = np.empty((layout.bands, layout.tile, layout.tile), dtype)
 
+    def resume(self, shard: bytes, slots: int) -> None:
+        """Take over the first ``slots`` slots of an earlier state of this shard, byte for byte, before any patch is added.
+
+        What the shard holds beyond them is left out. Raises ``CorruptError`` if it is damaged.
+        """
+        layout = self.layout
+        index = read_index(layout, shard[-layout.index_bytes :], len(shard))[:slots]
+        used = np.unique(index[index[..., 0] != ABSENT], axis=0).tolist()
+        for offset, length in used:
+            decode_tile(layout, self._compressor, shard[offset : offset + length], self._planes)
+            digest = tile_digest(self._keys[0], np.ascontiguousarray(self._planes.transpose(1, 2, 0)))
+            self.seen[digest] = offset, length, count_pixels(self._planes, layout.saturated)
+        self.index[:slots] = index
+        self._put(shard[: max((offset + length for offset, length in used), default=0)])
+
     def add(self, slot: int, pixels: NDArray[Any]) -> tuple[bytes, Counts]:
         """Store a patch (y, x, band) in a slot and return its digest and quality counts."""
         cut_tiles(self.layout, pixels, self._tiles)

@@ -89,7 +89,7 @@ class _Verification:
         sizes = self._objects(specs, certified["metadata"])
         values = self._values(specs, certified["arrays"], sizes)
         self._whole(values, certified["pixels"])
-        self._centres(values, facts["modalities"], specs)
+        self._centres(values, list(facts["modalities"]), specs)
         self._batches(facts, specs, values, sizes)
 
     def _metadata(self, document: dict[str, Any], known: Mapping[str, str]) -> list[ArraySpec]:
