@@ -124,18 +124,25 @@ class LocalStore:
         return os.path.isfile(self._path(key))
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        stack = [os.path.join(self.root, prefix) if prefix else self.root]
+        above: frozenset[tuple[int, int]] = frozenset()
+        stack = [(os.path.join(self.root, prefix) if prefix else self.root, above)]
         skip = len(self.root.rstrip("/")) + 1
         while stack:
-            folder = stack.pop()
-            if not os.path.isdir(folder):
+            folder, above = stack.pop()
+            if not os.path.isdir(folder) or (here := _identity(folder)) in above:
                 continue
             with os.scandir(folder) as items:
                 for item in items:
-                    if item.is_dir():
-                        stack.append(item.path)
+                    if os.path.isdir(item.path) if item.is_symlink() else item.is_dir():
+                        stack.append((item.path, above | {here}))
                     else:
                         yield Entry(item.path[skip:], _size(item))
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    """Return what is the same for a folder and every link to it: a link may lead back to where it lies."""
+    info = os.stat(folder)
+    return info.st_dev, info.st_ino
 
 
 def _size(item: os.DirEntry[str]) -> int:

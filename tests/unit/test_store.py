@@ -1,0 +1,125 @@
+"""Stores: objects appear whole or not at all, and what cannot be read says so."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from cube.store import Entry, LocalStore, ObjectStore, Store, open_store
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "local":
+        return open_store(str(tmp_path / "root"))
+    return open_store(f"memory://{tmp_path.name}/root")
+
+
+def test_writing_reading_listing_and_removing(store: Store) -> None:
+    assert list(store.list()) == []
+    assert not store.exists("a/b")
+    store.write("a/b", b"0123456789")
+    store.write("a/b", b"abcdefghij")
+    store.write("c", b"")
+    assert store.read("a/b") == b"abcdefghij"
+    assert store.read_range("a/b", 2, 5) == b"cde"
+    assert store.exists("a/b")
+    assert sorted(store.list(), key=lambda entry: entry.key) == [Entry("a/b", 10), Entry("c", 0)]
+    assert list(store.list("a")) == [Entry("a/b", 10)]
+    assert list(store.list("nothing")) == []
+    assert store.child("a").read("b") == b"abcdefghij"
+    store.remove("a/b")
+    assert [entry.key for entry in store.list()] == ["c"]
+
+
+def test_missing_objects(store: Store) -> None:
+    store.write("there", b"x")
+    for read in (lambda: store.read("gone"), lambda: store.read_range("gone", 0, 1)):
+        with pytest.raises(FileNotFoundError):
+            read()
+    got = list(store.read_many(["there", "gone", "there"]))
+    assert got[0] == got[2] == b"x"
+    assert isinstance(got[1], FileNotFoundError)
+    assert list(store.read_many([])) == []
+
+
+def test_an_object_appears_when_its_writing_ends(store: Store) -> None:
+    with store.writing("deep/er/x") as file:
+        file.write(b"part one, ")
+        assert not store.exists("deep/er/x")
+        assert [entry for entry in store.list() if not entry.key.endswith(".partial")] == []
+        file.write(b"part two")
+    assert store.read("deep/er/x") == b"part one, part two"
+    assert [entry.key for entry in store.list()] == ["deep/er/x"]
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), OSError(28, "No space left"), KeyboardInterrupt()])
+def test_nothing_appears_and_nothing_is_lost_if_writing_fails(store: Store, error: BaseException) -> None:
+    store.write("x", b"before")
+
+    def fail(key: str) -> None:
+        with store.writing(key) as file:
+            file.write(b"half of it")
+            raise error
+
+    for key in ("x", "y"):
+        with pytest.raises(type(error)):
+            fail(key)
+    assert store.read("x") == b"before"
+    assert [entry.key for entry in store.list()] == ["x"]
+
+
+def test_a_store_is_a_value_that_travels(store: Store) -> None:
+    store.write("x", b"1")
+    again = pickle.loads(pickle.dumps(store))
+    assert again == store
+    assert again.read("x") == b"1"
+
+
+def test_unfinished_files_lie_where_they_are_told(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "root"), staging=str(tmp_path / "aside"))
+    with store.writing("a/b") as file:
+        file.write(b"x")
+        file.flush()
+        assert [path.suffix for path in (tmp_path / "aside").iterdir()] == [".partial"]
+        assert list(store.list()) == []
+    assert list((tmp_path / "aside").iterdir()) == []
+    assert store.read("a/b") == b"x"
+
+
+def test_local_paths_and_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert open_store("here") == LocalStore(str(tmp_path / "here"))
+    assert open_store(f"file://{tmp_path}/here").url == str(tmp_path / "here")
+    assert open_store("s3://bucket/name/", options={"anon": True}) == ObjectStore("s3://bucket/name", {"anon": True})
+    assert open_store("s3://bucket/name").child("c").url == "s3://bucket/name/c"
+
+
+def test_listing_follows_links_and_tells_broken_ones(tmp_path: Path) -> None:
+    (tmp_path / "root/sub").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/far.tif").write_bytes(b"123")
+    (tmp_path / "root/sub/near.tif").write_bytes(b"12345")
+    (tmp_path / "root/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "root/file.tif").symlink_to(tmp_path / "elsewhere/far.tif")
+    (tmp_path / "root/broken.tif").symlink_to(tmp_path / "gone")
+    (tmp_path / "root/folder.tif").mkdir()
+    assert {entry.key: entry.size for entry in LocalStore(str(tmp_path / "root")).list()} == {
+        "sub/near.tif": 5, "linked/far.tif": 3, "file.tif": 3, "broken.tif": -1
+    }  # fmt: skip
+
+
+def test_a_link_to_what_it_lies_in_lists_every_file_once(tmp_path: Path) -> None:
+    (tmp_path / "root/sub").mkdir(parents=True)
+    (tmp_path / "root/sub/a.tif").write_bytes(b"1")
+    (tmp_path / "root/sub/up").symlink_to(tmp_path / "root")
+    (tmp_path / "root/own").symlink_to("own")
+    assert [entry.key for entry in LocalStore(str(tmp_path / "root")).list() if entry.size >= 0] == ["sub/a.tif"]
+
+
+def test_reading_a_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "folder.tif").mkdir()
+    (got,) = LocalStore(str(tmp_path)).read_many(["folder.tif"])
+    assert isinstance(got, IsADirectoryError)
