@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cube.arrays import ArraySpec, chunk_key, decode_chunk, read_spec
+from cube.arrays import read_spec
 from cube.collection import (
     STAC_VERSION,
     Document,
@@ -24,11 +24,11 @@ from cube.collection import (
     with_extensions,
     zarr_asset,
 )
-from cube.errors import CorruptError, RequestError, StorageError, UntrustedError
+from cube.errors import RequestError, StorageError, UntrustedError
 from cube.footprints import Box, footprint, rectangle
+from cube.labels import read_array
 from cube.recipe import Recipe
 from cube.report import Report
-from cube.store import Store
 from cube.target import Target
 from cube.verification import read_root
 
@@ -73,7 +73,7 @@ def describe(target: Target, recipe: Recipe, report: Report) -> Catalog:
     _check_recipe(target, recipe, facts)
     listed = root["consolidated_metadata"]["metadata"]
     specs = [read_spec(path, document) for path, document in listed.items() if document["node_type"] == "array"]
-    labels = {spec.path: _read(target.cube, spec) for spec in specs if spec.path in _NEEDED}
+    labels = {spec.path: read_array(target.cube, spec) for spec in specs if spec.path in _NEEDED}
     cube = target.cube.url.rpartition("/")[2]
     items = {
         f"{_ITEMS}/{season}-{scene}.json": _item(recipe, (season, scene), labels, rows, href=f"../../{cube}")
@@ -115,23 +115,10 @@ def publish(catalog: Catalog, target: Target, report: Report) -> str:
 
 def _check_recipe(target: Target, recipe: Recipe, facts: Mapping[str, Any]) -> None:
     seasons = {name: {"start": str(season.start), "end": str(season.end)} for name, season in recipe.seasons.items()}
-    for key, wanted in {"recipe": recipe.name, "modalities": list(recipe.modalities), "seasons": seasons}.items():
+    modalities = {name: [band.name for band in modality.bands] for name, modality in recipe.modalities.items()}
+    for key, wanted in {"recipe": recipe.name, "modalities": modalities, "seasons": seasons}.items():
         if facts[key] != wanted:
             raise RequestError(f"{target.url} has {key} {facts[key]}, not {wanted}: give the recipe it was built with")
-
-
-def _read(store: Store, spec: ArraySpec) -> NDArray[Any]:
-    """Return the values of a small array."""
-    keys = [chunk_key(spec.path, (place, *(0 for _ in spec.shape[1:]))) for place in range(spec.grid[0])]
-    parts = []
-    for key, data in zip(keys, store.read_many(keys), strict=True):
-        if isinstance(data, OSError):
-            raise CorruptError(f"{store.url}/{key}: cannot be read: {data}") from data
-        try:
-            parts.append(decode_chunk(spec, data))
-        except CorruptError as error:
-            raise CorruptError(f"{store.url}/{key}: {error}") from None
-    return np.concatenate(parts)[: spec.shape[0]]
 
 
 def _scenes(recipe: Recipe, labels: Labels) -> Iterator[tuple[str, int, NDArray[np.intp]]]:

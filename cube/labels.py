@@ -1,4 +1,4 @@
-"""The per-patch coordinates and the originals' records: from plan and receipts to arrays."""
+"""The per-patch coordinates and the originals' records: from plan and receipts to arrays, and back from a cube."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pyproj import Transformer
 
+from cube.arrays import ArraySpec, decode_chunk
+from cube.errors import CorruptError
 from cube.layout import ORIGINALS
 from cube.plan import Plan
+from cube.store import Store
 from cube.tiles import DIGEST_SIZE
 from cube.worker import Receipt
 
@@ -27,6 +30,23 @@ def label_values(plan: Plan, receipts: Iterable[Receipt]) -> Arrays:
     if plan.recipe.source.georeference == "file":
         values |= _places(plan, columns)
     return values
+
+
+def read_array(store: Store, spec: ArraySpec) -> NDArray[Any]:
+    """Return the values of one small array of a cube.
+
+    Raises ``FileNotFoundError`` if a chunk is missing, ``CorruptError`` naming the chunk if one is damaged.
+    """
+    parts = []
+    keys = list(spec.object_keys())
+    for key, data in zip(keys, store.read_many(keys), strict=True):
+        if isinstance(data, OSError):
+            raise data
+        try:
+            parts.append(decode_chunk(spec, data))
+        except CorruptError as error:
+            raise CorruptError(f"{key}: {error}") from None
+    return np.ascontiguousarray(np.concatenate(parts)[: spec.shape[0]])
 
 
 def _join(plan: Plan, receipts: Iterable[Receipt]) -> dict[str, NDArray[Any]]:

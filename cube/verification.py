@@ -11,11 +11,11 @@ from blake3 import blake3
 from distributed import Client
 from numpy.typing import NDArray
 
-from cube.arrays import ArraySpec, chunk_key, decode_chunk, read_spec, values_digest
+from cube.arrays import ArraySpec, chunk_key, read_spec, values_digest
 from cube.certificate import pixels_digest, sealed
 from cube.clusters import Task, run
 from cube.errors import CorruptError, RequestError
-from cube.labels import centres
+from cube.labels import centres, read_array
 from cube.layout import FORMAT, ORIGINALS
 from cube.report import Finding, Report, gather
 from cube.shard_check import Examination, Outcome, Slice, examine_batch
@@ -87,7 +87,7 @@ class _Verification:
         certified = facts["certificate"]
         specs = self._metadata(document, certified["metadata"])
         sizes = self._objects(specs, certified["metadata"])
-        values = self._values(specs, certified["arrays"], sizes)
+        values = self._values(specs, certified["arrays"])
         self._whole(values, certified["pixels"])
         self._centres(values, list(facts["modalities"]), specs)
         self._batches(facts, specs, values, sizes)
@@ -115,33 +115,25 @@ class _Verification:
             self.found("objects", key, "it is no part of the cube")
         return sizes
 
-    def _values(self, specs: list[ArraySpec], known: Mapping[str, str], sizes: Mapping[str, int]) -> Arrays:
+    def _values(self, specs: list[ArraySpec], known: Mapping[str, str]) -> Arrays:
         """Read every small array and compare it with its certified hash; damaged ones are left out."""
         small = [spec for spec in specs if spec.path in known]
         self.names["labels"] = f"{len(small)} arrays of coordinates and records"
         values = {}
         for spec in small:
-            array = self._read(spec, sizes)
-            if array is None:
+            try:
+                array = read_array(self.target.cube, spec)
+            except FileNotFoundError:
+                continue
+            except CorruptError as error:
+                key, _, what = str(error).partition(": ")
+                self.found("labels", key, what)
                 continue
             if values_digest(array) != known[spec.path]:
                 self.found("labels", spec.path, "its values are not those certified")
             else:
                 values[spec.path] = array
         return values
-
-    def _read(self, spec: ArraySpec, sizes: Mapping[str, int]) -> NDArray[Any] | None:
-        parts = []
-        for place in range(spec.grid[0]):
-            key = chunk_key(spec.path, (place, *(0 for _ in spec.shape[1:])))
-            if key not in sizes:
-                return None
-            try:
-                parts.append(decode_chunk(spec, self.target.cube.read(key)))
-            except CorruptError as error:
-                self.found("labels", key, str(error))
-                return None
-        return np.ascontiguousarray(np.concatenate(parts)[: spec.shape[0]])
 
     def _whole(self, values: Arrays, certified: str) -> None:
         if "patch" in values and "digest" in values:
