@@ -49,7 +49,7 @@ def _chosen(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that choose patches."""
     for option in (
         click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N patches."),
-        click.option("--where", default="", metavar="FILTER", help='Only some patches, such as "season=spring".'),
+        click.option("--where", default="", metavar="FILTER", help='Only some patches, such as "scene<=40".'),
         click.option(
             "--incomplete",
             type=click.Choice(["fail", "reject", "keep"]),
@@ -187,18 +187,19 @@ def demo(directory: str, workers: int) -> None:
     """
     started = time.monotonic()
     folder_of_files, to = Path(directory) / "files", str(Path(directory) / "demo.zarr")
-    click.echo(f"1. Making small scenes in the shape of SEN12MS in {folder_of_files}")
+    recipe = read_recipe("demo")
+    click.echo(f"1. {recipe.title}, in {folder_of_files}")
     click.echo("   " + make_demo(folder_of_files))
     click.echo(f"2. cube build demo --source {folder_of_files} --to {to}")
     machine = Machine(scheduler=None, workers=workers, sample=SAMPLE)
-    passed = run_build(read_recipe("demo"), str(folder_of_files), to, Choice(), machine)
+    passed = run_build(recipe, str(folder_of_files), to, Choice(), machine)
     click.echo(f"3. cube verify {to} --source {folder_of_files}")
     report = verify_cube(target_of(to), source=str(folder_of_files))
     click.echo(report_text(report))
     click.echo("4. Opening it with nothing but xarray")
     click.echo(_open_with_xarray(to))
     click.echo(f"Done in {time.monotonic() - started:.0f} s. What to try next:")
-    click.echo(f"   cube info {to}\n   cube plan sen12ms --source YOUR_FOLDER --sample 200\n   cube build sen12ms --source …")
+    click.echo(f"   cube info {to}\n   cube recipes\n   cube plan RECIPE --source YOUR_FOLDER --sample 200")
     sys.exit(0 if passed and report.passed else 1)
 
 

@@ -57,7 +57,7 @@ def target_of(url: str, *, options: Mapping[str, Any] | None = None) -> Target:
     url = url.rstrip("/")
     stem = url.removesuffix(_SUFFIX)
     if stem == url or not os.path.basename(stem):
-        raise TargetError(f"{url!r}: expected a path or URL that ends in {_SUFFIX}, such as cubes/sen12ms{_SUFFIX}")
+        raise TargetError(f"{url!r}: expected a path or URL that ends in {_SUFFIX}, such as cubes/name{_SUFFIX}")
     staging = f"{stem}.build/{_UNFINISHED}" if is_local(url) else ""
     return Target(
         url,
