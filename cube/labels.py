@@ -35,13 +35,13 @@ def label_values(plan: Plan, receipts: Iterable[Receipt]) -> Arrays:
 def read_array(store: Store, spec: ArraySpec) -> NDArray[Any]:
     """Return the values of one small array of a cube.
 
-    Raises ``FileNotFoundError`` if a chunk is missing, ``CorruptError`` naming the chunk if one is damaged.
+    Raises ``CorruptError`` naming the chunk if one is damaged or cannot be read.
     """
     parts = []
     keys = list(spec.object_keys())
     for key, data in zip(keys, store.read_many(keys), strict=True):
         if isinstance(data, OSError):
-            raise data
+            raise CorruptError(f"{key}: cannot be read: {data}") from data
         try:
             parts.append(decode_chunk(spec, data))
         except CorruptError as error:
