@@ -60,7 +60,9 @@ class PatchDataset(Dataset[dict[str, torch.Tensor]]):
 
     def _open(self) -> xr.Dataset:
         cube = open_cube(self.url, storage_options=self.storage_options)
-        return cube.sel(self.select) if self.select else cube
+        for name, value in self.select.items():  # xarray takes one label of a dimension at a time
+            cube = cube.sel({name: value})
+        return cube
 
 
 def _widened(values: NDArray[Any]) -> NDArray[Any]:
