@@ -171,6 +171,11 @@ def kinds(cube: Cube) -> dict[str, Callable[[np.random.Generator], tuple[str, in
         shard = shards[rng.integers(len(shards))]
         return shard.key, int(rng.integers(len(shard.data) - layout_of(shard.key.split("/")[0]).index_bytes))
 
+    def in_checksums(rng: np.random.Generator) -> tuple[str, int]:
+        shard = shards[rng.integers(len(shards))]
+        at, length = shard.tiles[rng.integers(len(shard.tiles))]
+        return shard.key, at + length - 1 - int(rng.integers(4))
+
     def in_index(rng: np.random.Generator) -> tuple[str, int]:
         shard = shards[rng.integers(len(shards))]
         length = layout_of(shard.key.split("/")[0]).index_bytes
@@ -180,6 +185,7 @@ def kinds(cube: Cube) -> dict[str, Callable[[np.random.Generator], tuple[str, in
     chunks = [key for key in cube.objects if "/c/" in key and key.split("/")[0] not in BANDS]
     return {
         "tile bytes": in_tiles,
+        "tile checksum": in_checksums,
         "shard index": in_index,
         "coordinate chunk": anywhere([key for key in chunks if not key.startswith("originals/")]),
         "headers": anywhere([key for key in chunks if key.startswith("originals/header/")]),
@@ -200,7 +206,7 @@ def test_one_flipped_bit_anywhere_is_named(cube: Cube) -> None:
         data = bytearray(cube.objects[key])
         data[place] ^= 1 << bit
         names = {key}
-        if kind == "tile bytes":
+        if kind.startswith("tile"):
             names = next(shards[key].users(at) for at, length in shards[key].tiles if at <= place < at + length)
         cube.write(key, bytes(data))
         assert_named(cube, names, f"seed {SEED}, flip {number} ({kind}): bit {bit} of byte {place} of {key}")
