@@ -14,6 +14,7 @@ from distributed import Client
 
 from cube.catalog import describe, publish
 from cube.clusters import run
+from cube.collection import read_template
 from cube.errors import RequestError
 from cube.estimates import Estimate, estimate, measure, sample_tasks
 from cube.filters import select
@@ -89,6 +90,7 @@ class Built:
 
 def plan_build(recipe: Recipe, source: str, choice: Choice) -> Plan:
     """Scan a source and decide everything; reads no file but the odd-sized ones."""
+    read_template(recipe.catalog)  # a missing template is better known before the work than after
     inventory = examine(recipe, _choose(recipe, scan(recipe, source), choice))
     software = {"numcodecs": numcodecs.__version__}
     return make_plan(recipe, inventory, incomplete=choice.incomplete or recipe.source.incomplete, software=software)
@@ -125,11 +127,13 @@ def build(
 ) -> Built:
     """Write, verify and catalog a planned cube; the catalog is written only if the verification passed."""
     started = time.monotonic()
-    written = write_cube(plan, target, client, progress)
+    with target.storing():
+        written = write_cube(plan, target, client, progress)
     say("verifying")
     report = verify_cube(target, client)
-    forget_batches(plan, target, report.damaged)
-    catalog = publish(describe(target, plan.recipe, report), target, report) if report.passed else ""
+    with target.storing():
+        forget_batches(plan, target, report.damaged)
+        catalog = publish(describe(target, plan.recipe, report), target, report) if report.passed else ""
     built = Built(
         plan=plan,
         estimate=estimated,
@@ -138,7 +142,8 @@ def build(
         catalog=catalog,
         seconds=time.monotonic() - started,
     )
-    _keep(built, target)
+    with target.storing():
+        _keep(built, target)
     return built
 
 

@@ -29,6 +29,7 @@ _STRIP_OFFSETS, _STRIP_BYTES, _TILE_OFFSETS, _TILE_BYTES = 273, 279, 324, 325
 _PIXEL_SCALE, _TIEPOINT, _MATRIX, _GEOKEYS = 33550, 33922, 34264, 34735
 _MODEL_TYPE, _RASTER_TYPE, _GEOGRAPHIC, _PROJECTED = 1024, 1025, 2048, 3072
 _USER_DEFINED = 32767
+_TIE = struct.Struct("<6d")
 _LARGEST = 2**30
 """Decoded bytes of the largest image that is believed."""
 
@@ -95,9 +96,52 @@ class Expectation:
 class _Ifd:
     order: str
     tags: dict[int, tuple[Any, ...]]
+    places: dict[int, int]
+    """Where in the file the values of a tag stand."""
 
     def one(self, tag: int, default: int) -> int:
         return int(self.tags.get(tag, (default,))[0])
+
+
+class RasterReader:
+    """Decodes files one after another. A file that differs from an earlier one in nothing but pixels and place is read by
+    what was learnt from that one; the result is the same as that of ``read_raster``, which says what is raised.
+    """
+
+    def __init__(self) -> None:
+        self._models: dict[int, _Model] = {}
+
+    def read(self, data: bytes) -> Raster:
+        """Decode one file."""
+        model = self._models.get(len(data))
+        raster = model.read(data) if model else None
+        if raster is None:
+            raster, ifd = _read(data)
+            if ifd and raster.pixel_start >= 0 and raster.georeference and ifd.order == "<":
+                self._models[len(data)] = _Model(raster, data, ifd.places[_TIEPOINT])
+        return raster
+
+
+class _Model:
+    """The header of a plain file, without its tie point."""
+
+    def __init__(self, raster: Raster, data: bytes, tie: int) -> None:
+        self.raster, self.tie, self.start = raster, tie, raster.pixel_start
+        self.before, self.after = data[:tie], data[tie + _TIE.size : self.start]
+
+    def read(self, data: bytes) -> Raster | None:
+        """Return the raster of a file with the same header, or None."""
+        tie, start, known = self.tie, self.start, self.raster
+        if tie > start or not data.startswith(self.before) or data[tie + _TIE.size : start] != self.after:
+            return None
+        column, row, height, x, y, _ = _TIE.unpack_from(data, tie)
+        if column or row or height or not (math.isfinite(x) and math.isfinite(y)):
+            return None
+        assert known.georeference is not None
+        a, b, _, d, e, _ = known.georeference.transform
+        pixels = np.frombuffer(data, known.pixels.dtype, known.pixels.size, start).reshape(known.pixels.shape)
+        header = data[:start] + data[start + pixels.nbytes :]
+        return Raster(pixels, Georeference(known.georeference.epsg, (a, b, x, d, e, y)), header, start, len(data))
 
 
 def read_raster(data: bytes) -> Raster:
@@ -105,10 +149,14 @@ def read_raster(data: bytes) -> Raster:
 
     Raises ``RejectedFile`` with the reason ``empty``, ``unknown format``, ``truncated``, ``unknown CRS`` or ``unreadable``.
     """
+    return _read(data)[0]
+
+
+def _read(data: bytes) -> tuple[Raster, _Ifd | None]:
     if not data:
         raise RejectedFile("empty", "the file has no bytes")
     if data[:8] == _PNG:
-        return Raster(_decode(data)[0], None, _without_ranges(data, _png_ranges(data)), -1, len(data))
+        return Raster(_decode(data)[0], None, _without_ranges(data, _png_ranges(data)), -1, len(data)), None
     if data[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         raise RejectedFile("unknown format", f"starts with {data[:8]!r}; expected a TIFF or a PNG")
     try:
@@ -120,7 +168,7 @@ def read_raster(data: bytes) -> Raster:
         plain = _plain(data, ifd, extents)
     except (struct.error, IndexError, ValueError, TypeError, OverflowError) as error:
         raise RejectedFile("unreadable", f"its first TIFF directory is damaged ({error})") from None
-    return plain or _general(data, extents)
+    return plain or _general(data, extents), ifd
 
 
 def _plain(data: bytes, ifd: _Ifd, extents: NDArray[np.int64]) -> Raster | None:
@@ -203,7 +251,7 @@ def _parse_ifd(data: bytes) -> _Ifd:
     at += 8 if big else 2
     entry, inline = (order + "HHQ", 8) if big else (order + "HHI", 4)
     step = struct.calcsize(entry) + inline
-    tags = {}
+    tags, places = {}, {}
     for number in range(count):
         place = at + number * step
         tag, kind, length = struct.unpack_from(entry, data, place)
@@ -214,8 +262,8 @@ def _parse_ifd(data: bytes) -> _Ifd:
         value = place + step - inline
         if struct.calcsize(layout) > inline:
             (value,) = struct.unpack_from(order + ("Q" if big else "I"), data, value)
-        tags[tag] = struct.unpack_from(layout, data, value)
-    return _Ifd(order, tags)
+        tags[tag], places[tag] = struct.unpack_from(layout, data, value), value
+    return _Ifd(order, tags, places)
 
 
 def _pixel_extents(ifd: _Ifd) -> NDArray[np.int64]:

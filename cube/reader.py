@@ -1,4 +1,4 @@
-"""Opening a cube lazily with xarray."""
+"""Opening a cube lazily."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ from typing import Any
 
 import xarray as xr
 
+from cube.backend import CubeBackend
 
-def open_cube(url: str, *, storage_options: Mapping[str, Any] | None = None) -> xr.Dataset:
+
+def open_cube(url: str, *, storage_options: Mapping[str, Any] | None = None, cache_bytes: int = 0) -> xr.Dataset:
     """Open a cube lazily; no pixel is read.
 
     Returns one variable (patch, band, y, x) per modality in the type it was stored in, and every label as a coordinate.
     Nothing is chunked for Dask: select first, then ``.chunk(patch=128)``.
 
-    ``url`` is a path or URL of a ``.zarr``; ``storage_options`` go to fsspec, such as ``{"anon": True}``.
-    Raises ``FileNotFoundError`` if nothing is there.
+    ``url`` is a path or URL of a ``.zarr``; ``storage_options`` go to fsspec, such as ``{"anon": True}``; ``cache_bytes``
+    keeps so many bytes of decoded tiles per modality. Pixels are read tile by tile, each once per request, and every
+    checksum is checked. Raises ``FileNotFoundError`` if nothing is there.
     """
-    options = dict(storage_options) if storage_options else None
-    cube: xr.Dataset = xr.open_zarr(url, chunks=None, zarr_format=3, consolidated=True, storage_options=options)
-    return cube
+    return xr.open_dataset(
+        url,
+        engine=CubeBackend,
+        chunks=None,
+        backend_kwargs={"storage_options": storage_options, "cache_bytes": cache_bytes},
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from fnmatch import fnmatch
@@ -13,7 +14,7 @@ from cube.inventory import Inventory, Rejected
 from cube.layout import expectations
 from cube.rasters import read_raster
 from cube.recipe import Recipe
-from cube.store import Entry, open_store
+from cube.store import Entry, is_local, open_store
 
 _Key = tuple[int, int, int]
 _LARGEST = 2**31 - 1
@@ -27,8 +28,10 @@ def scan(recipe: Recipe, source: str) -> Inventory:
 
     Raises ``RequestError`` if nothing there fits the recipe's pattern.
     """
-    entries = open_store(source).list()
-    inventory = pair(recipe, source, entries)
+    store = open_store(source)
+    if is_local(source) and not os.path.isdir(store.url):
+        raise RequestError(f"{source}: no such folder")
+    inventory = pair(recipe, source, store.list())
     if not len(inventory):
         raise RequestError(
             f"{source}: no file fits the pattern of recipe {recipe.name!r} ({len(inventory.rejected)} have other names, "

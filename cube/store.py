@@ -11,8 +11,9 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 from uuid import uuid4
 
 import fsspec
@@ -31,6 +32,15 @@ class Entry:
     """Bytes; -1 where the listing could not tell (a broken link)."""
 
 
+class Range(NamedTuple):
+    """Some bytes of one object."""
+
+    key: str
+    start: int
+    """Counted from the end where negative; ``stop`` is None then."""
+    stop: int | None
+
+
 class Store(Protocol):
     """Objects by key. Every method raises ``OSError`` (``FileNotFoundError`` for a missing key) when it fails."""
 
@@ -46,6 +56,9 @@ class Store(Protocol):
 
     def read_range(self, key: str, start: int, stop: int) -> bytes:
         """Return bytes ``start`` to ``stop`` of an object."""
+
+    def read_ranges(self, ranges: list[Range]) -> list[bytes]:
+        """Return many ranges, in order, asked for together where the store allows it."""
 
     def read_many(self, keys: list[str]) -> Iterator[bytes | OSError]:
         """Yield each object, or the error that reading it raised, in order."""
@@ -92,6 +105,13 @@ class LocalStore:
     def read_range(self, key: str, start: int, stop: int) -> bytes:
         with open(self._path(key), "rb", buffering=0) as file:
             return os.pread(file.fileno(), stop - start, start)
+
+    def read_ranges(self, ranges: list[Range]) -> list[bytes]:
+        parts = []
+        for key, of_key in groupby(ranges, key=lambda item: item.key):
+            with open(self._path(key), "rb", buffering=0) as file:
+                parts += [_pread(file.fileno(), item) for item in of_key]
+        return parts
 
     def read_many(self, keys: list[str]) -> Iterator[bytes | OSError]:
         for key in keys:
@@ -145,11 +165,37 @@ def _identity(folder: str) -> tuple[int, int]:
     return info.st_dev, info.st_ino
 
 
+def _pread(file: int, part: Range) -> bytes:
+    if part.stop is not None:
+        return os.pread(file, part.stop - part.start, part.start)
+    size = os.fstat(file).st_size
+    start = max(0, size + part.start)
+    return os.pread(file, size - start, start)
+
+
 def _size(item: os.DirEntry[str]) -> int:
     try:
         return item.stat().st_size
     except OSError:
         return -1
+
+
+def _client_errors() -> tuple[type[Exception], ...]:
+    """Return the errors of the clients below fsspec that are no ``OSError``; only a failing request imports them."""
+    from aiohttp import ClientError
+    from botocore.exceptions import BotoCoreError
+
+    return BotoCoreError, ClientError
+
+
+@contextmanager
+def _as_os_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        raise
+    except _client_errors() as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,22 +218,36 @@ class ObjectStore:
         fs, root = fsspec.core.url_to_fs(self.prefix, use_listings_cache=False, **self.options)
         return fs, root.rstrip("/")
 
+    @_as_os_errors()
     def read(self, key: str) -> bytes:
         fs, root = self._open()
         return bytes(fs.cat_file(f"{root}/{key}"))
 
+    @_as_os_errors()
     def read_range(self, key: str, start: int, stop: int) -> bytes:
         fs, root = self._open()
         return bytes(fs.cat_file(f"{root}/{key}", start=start, end=stop))
+
+    @_as_os_errors()
+    def read_ranges(self, ranges: list[Range]) -> list[bytes]:
+        fs, root = self._open()
+        if not ranges:
+            return []
+        paths = [f"{root}/{item.key}" for item in ranges]
+        return list(fs.cat_ranges(paths, [item.start for item in ranges], [item.stop for item in ranges], on_error="raise"))
 
     def read_many(self, keys: list[str]) -> Iterator[bytes | OSError]:
         fs, root = self._open()
         # Not fs.cat: it takes a bracket in a key for a pattern.
         for value in fs.cat_ranges([f"{root}/{key}" for key in keys], None, None, on_error="return") if keys else []:
-            if isinstance(value, Exception) and not isinstance(value, OSError):
+            if isinstance(value, _client_errors()):
+                yield OSError(f"{self.prefix}: {value}")
+            elif isinstance(value, Exception) and not isinstance(value, OSError):
                 raise value
-            yield value
+            else:
+                yield value
 
+    @_as_os_errors()
     def write(self, key: str, data: bytes) -> None:
         fs, root = self._open()
         fs.pipe_file(f"{root}/{key}", data)
@@ -199,22 +259,14 @@ class ObjectStore:
             yield spool
             size = spool.tell()
             spool.seek(0)
-            if size <= SPOOL_LIMIT:
-                fs.pipe_file(f"{root}/{key}", spool.read())
-                return
-            remote = fs.open(f"{root}/{key}", "wb", block_size=SPOOL_LIMIT)
-            with ExitStack() as unless_done:
-                unless_done.callback(_discard, remote)
-                while piece := spool.read(SPOOL_LIMIT):
-                    remote.write(piece)
-                remote.flush(force=True)
-                unless_done.pop_all()
-            remote.close()
+            _upload(fs, f"{root}/{key}", spool, size)
 
+    @_as_os_errors()
     def remove(self, key: str) -> None:
         fs, root = self._open()
         fs.rm_file(f"{root}/{key}")
 
+    @_as_os_errors()
     def exists(self, key: str) -> bool:
         fs, root = self._open()
         return bool(fs.exists(f"{root}/{key}"))
@@ -222,10 +274,30 @@ class ObjectStore:
     def list(self, prefix: str = "") -> Iterator[Entry]:
         fs, root = self._open()
         below = f"{root}/{prefix}".rstrip("/")
-        for path, info in fs.find(below, detail=True).items():
+        for path, info in _find(fs, below).items():
             # Where nothing is found, some servers have find() give the prefix itself, as a folder.
             if path.startswith(f"{below}/") and info["type"] == "file":
                 yield Entry(path[len(root) + 1 :], int(info["size"]))
+
+
+@_as_os_errors()
+def _upload(fs: Any, path: str, spool: IO[bytes], size: int) -> None:
+    if size <= SPOOL_LIMIT:
+        fs.pipe_file(path, spool.read())
+        return
+    remote = fs.open(path, "wb", block_size=SPOOL_LIMIT)
+    with ExitStack() as unless_done:
+        unless_done.callback(_discard, remote)
+        while piece := spool.read(SPOOL_LIMIT):
+            remote.write(piece)
+        remote.flush(force=True)
+        unless_done.pop_all()
+    remote.close()
+
+
+@_as_os_errors()
+def _find(fs: Any, below: str) -> dict[str, Any]:
+    return dict(fs.find(below, detail=True))
 
 
 def _discard(remote: Any) -> None:

@@ -182,16 +182,18 @@ def count_pixels(pixels: NDArray[Any], saturated: float | None) -> Counts:
     )
 
 
-def read_index(layout: TileLayout, tail: bytes, size: int) -> NDArray[np.uint64]:
+def read_index(layout: TileLayout, tail: bytes, size: int | None = None) -> NDArray[np.uint64]:
     """Return the index (slot, tile, [offset, length]) of a shard from its last bytes.
 
-    Raises ``CorruptError`` if its checksum is wrong or an entry points outside the shard.
+    Raises ``CorruptError`` if its checksum is wrong or, where the shard's ``size`` is known, an entry points outside it.
     """
-    if len(tail) != layout.index_bytes or size < layout.index_bytes:
-        raise CorruptError(f"the shard has {size:,} bytes, its index alone needs {layout.index_bytes:,}")
+    if len(tail) != layout.index_bytes or (size is not None and size < layout.index_bytes):
+        raise CorruptError(f"the shard ends after {len(tail):,} bytes, its index alone needs {layout.index_bytes:,}")
     if google_crc32c.value(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
         raise CorruptError("the checksum of the shard's index is wrong")
     index = np.frombuffer(tail[:-4], "<u8").reshape(layout.slots, layout.across**2, 2)
+    if size is None:
+        return index
     used = index[index[..., 0] != ABSENT]
     limit = np.uint64(size - layout.index_bytes)
     if np.any(used[:, 0] > limit) or np.any(used[:, 1] > limit) or np.any(used.sum(axis=1) > limit):

@@ -18,7 +18,7 @@ from cube.arrays import ArraySpec, chunk_key, encode_chunk
 from cube.errors import CubeError, IncompleteError, RejectedFile, StorageError
 from cube.inventory import Rejected
 from cube.plan import Batch, Job
-from cube.rasters import Georeference, Raster, read_raster
+from cube.rasters import Georeference, Raster, RasterReader
 from cube.source import rejection
 from cube.store import Store
 from cube.target import Target
@@ -128,15 +128,18 @@ def read_patches(job: Job, batch: Batch, source: Store) -> Iterator[tuple[dict[s
 
     Raises ``IncompleteError`` at the first bad file if the policy is ``fail``.
     """
+    reader = RasterReader()
     for start in range(0, len(batch.patch), _READ_AHEAD):
         rows = range(start, min(start + _READ_AHEAD, len(batch.patch)))
         files = source.read_many([path for row in rows for path in batch.path[row] if path])
         for row in rows:
-            rasters, rejected = _decode(job, batch.path[row], files)
+            rasters, rejected = _decode(job, batch.path[row], files, reader)
             yield _accept(job, batch, row, rasters, rejected), rejected
 
 
-def _decode(job: Job, paths: tuple[str, ...], files: Iterator[bytes | OSError]) -> tuple[dict[str, Raster], list[Rejected]]:
+def _decode(
+    job: Job, paths: tuple[str, ...], files: Iterator[bytes | OSError], reader: RasterReader
+) -> tuple[dict[str, Raster], list[Rejected]]:
     rasters, rejected = {}, []
     for (name, expectation), path in zip(job.expectations.items(), paths, strict=True):
         if not path:
@@ -145,7 +148,7 @@ def _decode(job: Job, paths: tuple[str, ...], files: Iterator[bytes | OSError]) 
             data = next(files)
             if isinstance(data, OSError):
                 raise data
-            rasters[name] = expectation.check(read_raster(data))
+            rasters[name] = expectation.check(reader.read(data))
         except (RejectedFile, OSError) as error:
             rejected.append(rejection(path, error))
     return rasters, rejected

@@ -113,7 +113,7 @@ def write_cube(plan: Plan, target: Target, client: Client | None, progress: Prog
 def prepare(plan: Plan, target: Target) -> None:
     """Refuse a target that holds something else; keep the plan beside the cube; clear what an earlier plan left."""
     if target.complete():
-        holds = json.loads(target.cube.read(ROOT)).get("attributes", {}).get("cube", {}).get("plan")
+        holds = _plan_of(target)
         if holds != plan.digest:
             raise TargetError(
                 f"{target.url} holds another cube (plan {holds or 'unknown'}, this is plan {plan.digest}): "
@@ -129,16 +129,35 @@ def prepare(plan: Plan, target: Target) -> None:
             raise TargetError(f"{target.url} is no cube and not empty ({', '.join(strangers)}, …): choose another --to")
         target.build.write(PLAN, json.dumps(plan.document(), indent=1).encode())
         return
-    before = json.loads(target.build.read(PLAN))
-    if before["recipe"]["name"] != plan.recipe.name:
-        raise TargetError(f"{target.url} holds an unfinished build of recipe {before['recipe']['name']!r}: choose another --to")
-    if before["digest"] != plan.digest:
+    recipe, digest = _begun(target)
+    if recipe != plan.recipe.name:
+        raise TargetError(f"{target.url} holds an unfinished build of recipe {recipe!r}: choose another --to")
+    if digest != plan.digest:
         expected = {key for spec in plan.arrays for key in spec.object_keys()}
         for entry in list(target.cube.list()):
             if entry.key not in expected:
                 target.cube.remove(entry.key)
         _forget(target, {receipt_key(digest) for digest in plan.batch_digests})
     target.build.write(PLAN, json.dumps(plan.document(), indent=1).encode())
+
+
+def _plan_of(target: Target) -> str | None:
+    """Return the plan a finished cube says it was built by; None where it says none."""
+    try:
+        return str(json.loads(target.cube.read(ROOT))["attributes"]["cube"]["plan"])
+    except (ValueError, LookupError, TypeError):
+        return None
+
+
+def _begun(target: Target) -> tuple[str, str]:
+    """Return recipe and digest of the plan of an unfinished build."""
+    try:
+        before = json.loads(target.build.read(PLAN))
+        return before["recipe"]["name"], before["digest"]
+    except (ValueError, LookupError, TypeError):
+        raise TargetError(
+            f"{target.url}: {target.build.url}/{PLAN} is damaged: choose another --to, or remove what is there first"
+        ) from None
 
 
 def _forget(target: Target, kept: set[str]) -> None:
@@ -155,15 +174,23 @@ def forget_batches(plan: Plan, target: Target, indexes: Iterable[int]) -> None:
 
 
 def _finished(plan: Plan, target: Target) -> dict[int, Receipt]:
-    """Return the receipts of an earlier run whose objects are all there with the sizes it wrote."""
+    """Return the receipts of an earlier run whose objects are all there with the sizes it wrote.
+
+    Until the cube is complete, batches with rejected files are tried again: the files may have been mended.
+    """
     kept = {entry.key for entry in target.build.list("receipts")}
     keys = {i: receipt_key(digest) for i, digest in enumerate(plan.batch_digests) if receipt_key(digest) in kept}
     if not keys:
         return {}
     there = {entry.key: entry.size for entry in target.cube.list()}
     done = {}
-    for index, receipt in _read_receipts(target.build, keys):
-        if all(there.get(key) == size for key, size in receipt["objects"].items()):
+    for index, key in keys.items():
+        try:
+            receipt = json.loads(target.build.read(key))
+        except ValueError:  # damaged: as if it were not there
+            continue
+        mendable = receipt["rejected"] and not target.complete()
+        if not mendable and all(there.get(key) == size for key, size in receipt["objects"].items()):
             done[index] = {name: value for name, value in receipt.items() if name != "columns"}
     return done
 
