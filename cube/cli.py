@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -69,6 +70,11 @@ class _Commands(click.Group):
         except CubeError as error:
             click.echo(f"cube: {error}", err=True)
             ctx.exit(2 if isinstance(error, RequestError) else 1)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            click.echo(f"cube: {error}", err=True)
+            ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("cube: interrupted; the same command goes on from here", err=True)
             ctx.exit(130)

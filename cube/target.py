@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from cube.errors import TargetError
+from cube.errors import CubeError, StorageError, TargetError
 from cube.store import Store, is_local, open_store
 
 _SUFFIX = ".zarr"
 _UNFINISHED = "unfinished"
 ROOT = "zarr.json"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Answers of a disk that is full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,22 @@ class Target:
                 with suppress(FileNotFoundError):
                     self.build.remove(entry.key)
 
+    @contextmanager
+    def storing(self) -> Iterator[None]:
+        """Turn what a disk or a network answers while the cube is written into an error that says what to do."""
+        try:
+            yield
+        except CubeError:
+            raise
+        except OSError as error:
+            reason = error.strerror or str(error) or type(error).__name__
+            remedy = "free some space" if error.errno in FULL else "mend that"
+            raise StorageError(f"writing to {self.url} failed: {reason}; {remedy} and run again") from error
+
     def require_writable(self) -> None:
         """Raise ``TargetError`` unless a small object can be written and removed beside the cube."""
+        if is_local(self.url) and os.path.isfile(self.cube.url):
+            raise TargetError(f"{self.url}: cannot be written (it is a file); choose another --to")
         try:
             self.build.write("probe", b"probe")
             self.build.remove("probe")
