@@ -199,16 +199,17 @@ def _decode(data: bytes) -> tuple[NDArray[Any], Georeference | None]:
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
     from rasterio.io import MemoryFile
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with MemoryFile(data) as file, file.open() as image:
+    with warnings.catch_warnings(), MemoryFile(data) as file:
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            with file.open() as image:
                 _check_claim(image.width, image.height, image.dtypes)
                 pixels = np.ascontiguousarray(image.read().transpose(1, 2, 0))
                 crs, transform = image.crs, image.transform
                 epsg = crs.to_epsg() if crs is not None else None
-    except (RasterioError, ValueError) as error:  # a damaged tag may be no UTF-8, a damaged key no CRS
-        raise RejectedFile("unreadable", f"{error.__cause__ or error}") from None
+        except (RasterioError, ValueError) as error:  # a damaged tag may be no UTF-8, a damaged key no CRS
+            name = file.name.rpartition("/")[2]  # another one each time
+            raise RejectedFile("unreadable", str(error.__cause__ or error).replace(name, "the file")) from None
     if crs is None:
         return pixels, None
     if epsg is None:
