@@ -208,8 +208,10 @@ def _decode(data: bytes) -> tuple[NDArray[Any], Georeference | None]:
                 crs, transform = image.crs, image.transform
                 epsg = crs.to_epsg() if crs is not None else None
         except (RasterioError, ValueError) as error:  # a damaged tag may be no UTF-8, a damaged key no CRS
-            name = file.name.rpartition("/")[2]  # another one each time
-            raise RejectedFile("unreadable", str(error.__cause__ or error).replace(name, "the file")) from None
+            message = str(error.__cause__ or error)
+            for name in (file.name, file.name.rpartition("/")[2]):  # another one each time
+                message = message.replace(name, "the file")
+            raise RejectedFile("unreadable", message) from None
     if crs is None:
         return pixels, None
     if epsg is None:
