@@ -26,6 +26,10 @@ _CLASS_BLOCK = 46
 _ONE = 1 << 12
 """Fields hold integers from 0 to this."""
 
+_SOIL = {0.4: 500, 0.49: 800, 0.56: 1200, 0.665: 1600, 0.8: 2400, 1.6: 3400, 2.2: 3000}
+_LEAF = {0.4: 250, 0.49: 300, 0.56: 750, 0.665: 400, 0.705: 1100, 0.75: 2800, 0.9: 3600, 1.6: 1800, 2.2: 800}
+"""Wavelength in micrometres → reflectance × 10,000."""
+
 Field = NDArray[np.int64]
 
 
@@ -125,21 +129,25 @@ def _backscatter(facts: Modality, seed: str, land: Field, wet: NDArray[np.bool_]
 
 
 def _reflectance(facts: Modality, seed: str, land: Field, wet: NDArray[np.bool_]) -> NDArray[Any]:
-    """Reflectance × 10,000: water dark, plants bright in the near infrared, fields in patches, haze in the blue."""
-    fields = _field(f"{seed} fields", land.shape, (96, 24)) * 6 // _ONE * _ONE // 6
-    plants = (_field(f"{seed} plants", land.shape, (128, 32, 8)) + fields) // 2
+    """Reflectance × 10,000: dark water, brown soil, leaves bright in the near infrared, fields in patches, blue haze."""
+    fields = _field(f"{seed} fields", land.shape, (96, 24)) * 9 // _ONE * _ONE // 9
+    plants = (_field(f"{seed} plants", land.shape, (128, 32, 8)) + fields) * 2 - _ONE * 3 // 2
+    plants = np.clip(plants, 0, _ONE)
     bands = []
     for band in facts.bands:
         wave = band.center_wavelength or 1.0
         fine = _field(f"{seed} {band.name}", land.shape, (8, 2) if (band.gsd or 10.0) <= 20 else (32, 16))
-        haze = round(900 * (0.443 / wave) ** 2)
-        soil, leaf = round(500 + 900 * min(wave, 1.7)), round(300 + 2600 * (0.72 < wave < 1.3) + 200 * (0.5 < wave < 0.6))
-        dry = (soil * (_ONE - plants) + leaf * plants) // _ONE + land * 300 // _ONE
-        value = haze + np.where(wet, 60, dry) + (fine - _ONE // 2) * 160 // _ONE
+        haze, soil, leaf = round(600 * (0.443 / wave) ** 4), _spectrum(_SOIL, wave), _spectrum(_LEAF, wave)
+        dry = (soil * (_ONE - plants) + leaf * plants) // _ONE * (land + 2 * _ONE) // (3 * _ONE)
+        value = haze + np.where(wet, 90, dry) + (fine - _ONE // 2) * 140 // _ONE
         if band.common_name == "cirrus":
             value = 10 + fine * 30 // _ONE
         bands.append(np.clip(value, 1, 10000))
     return np.stack(bands, axis=-1).astype(facts.numpy_dtype)
+
+
+def _spectrum(points: dict[float, int], wave: float) -> int:
+    return round(float(np.interp(wave, list(points), list(points.values()))))
 
 
 def _field(seed: str, shape: tuple[int, int], scales: tuple[int, ...]) -> Field:

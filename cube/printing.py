@@ -117,9 +117,15 @@ def built_text(built: Built, target: Target) -> str:
         lines += _rejected_lines(written.rejected)
     lines += ["", f"  {'':22} {'predicted':>14} {'actual':>14}"]
     for name, predicted, actual in built.comparison():
-        shown = [size(value) if "bytes" in name else f"{value:,.0f}" for value in (predicted, actual)]
+        shown = [_figure(name, value) for value in (predicted, actual)]
         lines.append(f"  {name:22} {shown[0]:>14} {shown[1]:>14}")
     return "\n".join([*lines, "", report_text(built.report), f"Catalog: {built.catalog}" if built.catalog else _AGAIN])
+
+
+def _figure(name: str, value: float) -> str:
+    if name == "seconds":
+        return f"{value:,.1f}"
+    return size(value) if "bytes" in name else f"{value:,.0f}"
 
 
 def report_text(report: Report) -> str:

@@ -71,7 +71,7 @@ def counted(number: int, noun: str) -> str:
 def duration(seconds: float) -> str:
     """Return a duration as people say it."""
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.{1 if seconds < 9.95 else 0}f} s"
     minutes = seconds / 60
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 

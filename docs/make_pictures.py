@@ -51,9 +51,9 @@ def mosaic(scene: xr.Dataset, pixels: xr.DataArray) -> NDArray[Any]:
 
 
 def true_color(scene: xr.Dataset) -> NDArray[np.uint8]:
-    """Return red, green and blue, stretched from black to near the brightest of each."""
+    """Return red, green and blue, all stretched alike from black to near the brightest."""
     whole = mosaic(scene, scene["s2"].sel(s2_band=["B04", "B03", "B02"])).astype(float)
-    return stretched(whole, 0.55 * whole.min(), np.quantile(whole, 0.999, axis=(0, 1)), gamma=1.5)
+    return stretched(whole, 0.5 * whole.min(), np.quantile(whole, 0.999), gamma=1.1)
 
 
 def radar(scene: xr.Dataset) -> NDArray[np.uint8]:
