@@ -172,9 +172,10 @@ def test_a_token_within_another_is_told_apart() -> None:
 
 
 def test_a_source_without_any_such_file(tmp_path: Path, recipe: Recipe) -> None:
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(RequestError, match="no file fits the pattern of recipe 'sen12ms'"):
-            scan(recipe, str(folder))
+    with pytest.raises(RequestError, match="nowhere: no such folder"):
+        scan(recipe, str(tmp_path / "nowhere"))
+    with pytest.raises(RequestError, match="no file fits the pattern of recipe 'sen12ms'"):
+        scan(recipe, str(tmp_path))
     (tmp_path / "photo.jpg").write_bytes(b"x")
     with pytest.raises(RequestError, match=r"1 have other names, 0 are ignored"):
         scan(recipe, str(tmp_path))
