@@ -323,6 +323,7 @@ def assert_gap(opened: xr.Dataset, made: Made, gaps: list[str]) -> None:
     known = set(gaps) != set(MODALITIES)
     assert opened["epsg"].values[ROW] == (32632 if known else 0)
     assert np.isfinite(opened["lon"].values[ROW]) == known
+    assert np.isfinite(opened["transform"].values[ROW]).all() == np.isfinite(opened["transform"].values[ROW]).any() == known
 
 
 @pytest.mark.parametrize("policy", ["reject", "keep"])
