@@ -20,7 +20,7 @@ from cube.inventory import Rejected
 from cube.plan import Batch, Job
 from cube.rasters import Georeference, Raster, RasterReader
 from cube.source import rejection
-from cube.store import Store
+from cube.store import LocalStore, Store
 from cube.target import Target
 from cube.tiles import DIGEST_SIZE, ShardWriter
 
@@ -126,15 +126,24 @@ class _Columns:
 def read_patches(job: Job, batch: Batch, source: Store) -> Iterator[tuple[dict[str, Raster], list[Rejected]]]:
     """Yield, patch by patch, the rasters to store by modality, and the files that could not be used.
 
-    Raises ``IncompleteError`` at the first bad file if the policy is ``fail``.
+    Raises ``IncompleteError`` at the first bad file if the policy is ``fail``, ``OSError`` if an object store does not answer:
+    that tells nothing of the file, so the task is to be tried again.
     """
     reader = RasterReader()
     for start in range(0, len(batch.patch), _READ_AHEAD):
         rows = range(start, min(start + _READ_AHEAD, len(batch.patch)))
         files = source.read_many([path for row in rows for path in batch.path[row] if path])
+        files = files if isinstance(source, LocalStore) else _answered(files)
         for row in rows:
             rasters, rejected = _decode(job, batch.path[row], files, reader)
             yield _accept(job, batch, row, rasters, rejected), rejected
+
+
+def _answered(files: Iterator[bytes | OSError]) -> Iterator[bytes | OSError]:
+    for data in files:
+        if isinstance(data, OSError) and not isinstance(data, (FileNotFoundError, PermissionError)):
+            raise data
+        yield data
 
 
 def _decode(
