@@ -113,6 +113,12 @@ def publish(catalog: Catalog, target: Target, report: Report) -> str:
     return f"{target.stac.url}/{COLLECTION}"
 
 
+def retract(target: Target) -> None:
+    """Take an earlier catalog's collection away: the cube beside it is not trusted any more."""
+    if target.stac.exists(COLLECTION):
+        target.stac.remove(COLLECTION)
+
+
 def _check_recipe(target: Target, recipe: Recipe, facts: Mapping[str, Any]) -> None:
     seasons = {name: {"start": str(season.start), "end": str(season.end)} for name, season in recipe.seasons.items()}
     modalities = {name: [band.name for band in modality.bands] for name, modality in recipe.modalities.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -14,26 +13,27 @@ from typing import Any
 
 import click
 import xarray as xr
+from dask.system import CPU_COUNT
 
 from cube import __version__
 from cube.bundled import folder, recipe_names
 from cube.clusters import open_cluster
 from cube.demo import make_demo, true_color
-from cube.errors import CorruptError, CubeError, RequestError
+from cube.errors import CorruptError, CubeError, RequestError, TargetError
 from cube.info import describe_cube, info_text
 from cube.pipeline import SAMPLE, Choice, build, estimate_build, plan_build
 from cube.printing import built_text, estimate_document, plan_text, report_text
 from cube.progress import Meter
 from cube.recipe import Recipe, read_recipe, with_profile
+from cube.store import is_local
 from cube.target import Target, target_of
 from cube.verification import read_root, verify_cube
+from cube.writer import prepare
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 _SOURCE = click.option("--source", required=True, metavar="S", help="Folder or s3:// prefix of the patch files.")
 _SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Use the Dask cluster at this address (tcp://…).")
-_WORKERS = click.option(
-    "--workers", type=click.IntRange(0), default=os.cpu_count() or 1, show_default="cores", help="Local processes."
-)
+_WORKERS = click.option("--workers", type=click.IntRange(0), default=CPU_COUNT, show_default="cores", help="Local processes.")
 _PROFILE = click.option("--profile", metavar="NAME", help="Codec profile of the recipe, such as fast.")
 
 
@@ -44,6 +44,7 @@ class Machine:
     scheduler: str | None
     workers: int
     sample: int
+    replace: bool = False
 
 
 def _chosen(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -130,13 +131,14 @@ def plan(recipe: str, source: str, profile: str | None, sample: int, workers: in
 @_SCHEDULER
 @_WORKERS
 @click.option("--sample", type=click.IntRange(0), default=SAMPLE, show_default=True, help="Patches to predict from.")
+@click.option("--replace", is_flag=True, help="Throw away what an unfinished build with other options has written.")
 @_JSON
 def build_command(recipe: str, source: str, to: str, profile: str | None, as_json: bool, **options: Any) -> None:
     """Convert, verify and catalog patch files.
 
     Killed or interrupted, the same command goes on from there.
     """
-    machine = Machine(**{name: options.pop(name) for name in ("scheduler", "workers", "sample")})
+    machine = Machine(**{name: options.pop(name) for name in ("scheduler", "workers", "sample", "replace")})
     passed = run_build(_recipe(recipe, profile), source, to, Choice(**options), machine, as_json=as_json)
     sys.exit(0 if passed else 1)
 
@@ -145,15 +147,22 @@ def run_build(recipe: Recipe, source: str, to: str, choice: Choice, machine: Mac
     """Build and print; return whether the cube passed its verification."""
     target, workers = target_of(to), machine.workers
     planned = plan_build(recipe, source, choice)
+    _refuse_inside(source, to)
     if not as_json:
         click.echo(plan_text(planned, None), err=True)
+    with target.storing():
+        prepare(planned, target, replace=machine.replace)
     with open_cluster(scheduler=machine.scheduler, workers=min(workers, planned.tasks)) as client:
         lanes = sum(client.nthreads().values()) if client else 1
         expected = estimate_build(planned, client, sample=machine.sample, workers=lanes, to=to)
-        with Meter(planned.patches) as meter:
-            built = build(planned, target, client, estimated=expected, progress=meter, say=meter.say)
+        built = build(planned, target, client, estimated=expected, watcher=Meter())
     _print(built.document() if as_json else built_text(built, target), as_json)
     return built.report.passed
+
+
+def _refuse_inside(source: str, to: str) -> None:
+    if is_local(source) and is_local(to) and Path(source).resolve() in Path(to).resolve().parents:
+        raise TargetError(f"{to} lies inside the source {source}: its own objects would be scanned; choose another --to")
 
 
 @main.command()
@@ -169,7 +178,7 @@ def verify(target: str, source: str | None, scheduler: str | None, workers: int,
     """
     where = target_of(target)
     with open_cluster(scheduler=scheduler, workers=_verify_workers(where, workers)) as client:
-        report = verify_cube(where, client, source=source)
+        report = verify_cube(where, client, source=source, watcher=Meter())
     _print(report.document() if as_json else report_text(report), as_json)
     sys.exit(0 if report.passed else 1)
 

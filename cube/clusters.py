@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import islice
 from typing import Any
+from uuid import uuid4
 
 import dask.config
 from distributed import Client, LocalCluster, as_completed
@@ -35,6 +36,7 @@ def open_cluster(*, scheduler: str | None, workers: int) -> Iterator[Client | No
         except (OSError, ValueError) as error:
             raise RequestError(f"no Dask scheduler answers at {scheduler!r}: {error}") from None
         with client:
+            _require_worker(client, scheduler)
             yield client
     elif workers < 1:
         yield None
@@ -43,12 +45,25 @@ def open_cluster(*, scheduler: str | None, workers: int) -> Iterator[Client | No
             yield client
 
 
+def _require_worker(client: Client, scheduler: str) -> None:
+    try:
+        client.wait_for_workers(1, timeout=_CONNECT_SECONDS)
+    except TimeoutError:
+        raise RequestError(f"the scheduler at {scheduler!r} has no worker: start one, then run again") from None
+
+
 def _local_cluster(workers: int) -> LocalCluster:
-    name = "distributed.nanny.pre-spawn-environ"
-    with dask.config.set({name: {**dask.config.get(name), **_MALLOC}}):
+    environment = "distributed.nanny.pre-spawn-environ"
+    settings = {environment: {**dask.config.get(environment), **_MALLOC}, "distributed.worker.profile.enabled": False}
+    with dask.config.set(settings):
         return LocalCluster(
             n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", memory_limit=0
         )
+
+
+def _window(client: Client) -> int:
+    """Return how many tasks to keep on the cluster as it is now."""
+    return _WINDOW * max(1, int(sum(client.nthreads().values())))
 
 
 def run(client: Client | None, function: Callable[..., Any], tasks: Iterable[Task]) -> Iterator[Any]:
@@ -74,13 +89,12 @@ def _here(function: Callable[..., Any], tasks: Iterable[Task]) -> Generator[Any,
 
 
 def _remote(client: Client, function: Callable[..., Any], tasks: Iterable[Task]) -> Generator[Any, None, None]:
-    waiting = iter(tasks)
+    waiting, run_id = iter(tasks), uuid4().hex  # another driver's equal task is not ours
 
     def submit(task: Task) -> Any:
-        return client.submit(function, *task[1], key=task[0], retries=_RETRIES, pure=False)
+        return client.submit(function, *task[1], key=f"{task[0]}-{run_id}", retries=_RETRIES, pure=False)
 
-    threads = max(1, sum(client.nthreads().values()))
-    running = as_completed([submit(task) for task in islice(waiting, _WINDOW * threads)])
+    running = as_completed([submit(task) for task in islice(waiting, _window(client))])
     pending = set(running.futures)
     try:
         for future in running:
@@ -93,7 +107,7 @@ def _remote(client: Client, function: Callable[..., Any], tasks: Iterable[Task])
                 raise StorageError(f"{future.key} failed {times}: {type(error).__name__}: {error}") from error
             result = future.result()
             future.release()
-            for task in islice(waiting, 1):
+            for task in islice(waiting, max(0, _window(client) - len(pending))):
                 pending.add(more := submit(task))
                 running.add(more)
             yield result

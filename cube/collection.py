@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ from cube.arrays import ArraySpec
 from cube.bundled import folder
 from cube.errors import RecipeError, RequestError
 from cube.footprints import WORLD, around
-from cube.layout import ORIGINALS
+from cube.layout import ORIGINALS, class_word
 from cube.recipe import Recipe
 from cube.recipe_file import nearest
 from cube.recipe_sections import Band, Modality
@@ -194,11 +193,6 @@ def _band(recipe: Recipe, name: str, modality: Modality, band: Band) -> Document
             "classification:classes": classes or None,
         }
     )
-
-
-def class_word(name: str) -> str:
-    """Return a class name as one word of the letters the classification extension allows."""
-    return re.sub(r"[^0-9A-Za-z]+", "_", name).strip("_").lower()
 
 
 def _given(fields: Document) -> Document:

@@ -45,7 +45,7 @@ def make_demo(folder: Path, name: str = "demo") -> str:
     for path, data in _files(recipe, recipe.demo):
         target = folder / path
         files, size = files + 1, size + len(data)
-        if not target.exists():
+        if not target.exists() or target.stat().st_size != len(data):
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
     return f"{files} files, {size / 1e6:.0f} MB, {len(recipe.demo.scenes)} scenes, one file cut off in the middle"

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from cube.clusters import Task
 from cube.plan import Batch, Job, Plan
-from cube.store import Store, open_store
+from cube.store import SPOOL_LIMIT, Store, open_store
 from cube.tiles import ShardWriter, TileLayout, decode_tile
 from cube.worker import read_patches
 
@@ -63,9 +63,12 @@ class Estimate:
     objects: int
     tasks: int
     rejected: int
-    seconds: float
+    seconds: float | None
+    """None where nothing was sampled."""
     peak_bytes: int
     """Memory of one worker."""
+    spooled_bytes: int
+    """The same where unfinished objects are held in memory, on their way to an object store."""
     workers: int
 
     @property
@@ -142,8 +145,11 @@ def sample_tasks(plan: Plan, patches: int) -> Iterable[Task]:
         yield f"sample-{plan.digest}-{number}-{patches}", (plan.job, batch.head(length), source)
 
 
-def estimate(plan: Plan, samples: list[Sample], *, workers: int, spool: int) -> Estimate:
-    """Return what the whole plan will take, from samples; by the recipe's typical ratios where there are none."""
+def estimate(plan: Plan, samples: list[Sample], *, workers: int, local: bool, measured_base: bool = True) -> Estimate:
+    """Return what the whole plan will take, from samples; by the recipe's typical ratios where there are none.
+
+    ``local`` says that the cube goes to a disk, ``measured_base`` that the samples were taken in a worker.
+    """
     names = list(plan.job.layouts)
     files = {name: int((plan.inventory.size[:, place] >= 0).sum()) for place, name in enumerate(names)}
     sharing, stored = {}, {}
@@ -157,8 +163,9 @@ def estimate(plan: Plan, samples: list[Sample], *, workers: int, spool: int) -> 
             stored[name] = round(distinct * per_tile + plan.tasks * layout.index_bytes)
         else:
             sharing[name] = 1.0
-            stored[name] = round(layout.patch_bytes * files[name] / plan.recipe.modalities[name].typical_ratio)
-    base = max((sample.idle_bytes for sample in samples), default=0)
+            stored[name] = plan.typical_bytes()[name]
+    base = max((sample.idle_bytes for sample in samples), default=0) if measured_base else 0
+    spooled = plan.peak_bytes(spool=SPOOL_LIMIT, base=base)
     return Estimate(
         sampled=sum(sample.patches for sample in samples),
         sharing=sharing,
@@ -167,7 +174,8 @@ def estimate(plan: Plan, samples: list[Sample], *, workers: int, spool: int) -> 
         tasks=plan.tasks,
         rejected=len(plan.inventory.rejected),
         seconds=_seconds(plan, samples, workers),
-        peak_bytes=plan.peak_bytes(spool=spool, base=base),
+        peak_bytes=plan.peak_bytes(spool=0, base=base) if local else spooled,
+        spooled_bytes=spooled,
         workers=workers,
     )
 
@@ -186,15 +194,14 @@ def _extended(share: Share, length: float) -> float:
     return max(1.0, share.distinct + (length - share.patches) * rate)
 
 
-def _seconds(plan: Plan, samples: list[Sample], workers: int) -> float:
+def _seconds(plan: Plan, samples: list[Sample], workers: int) -> float | None:
     patches = sum(sample.patches for sample in samples)
     if not patches:
-        return float("nan")
+        return None
     spent = sum(sample.write_seconds + sample.verify_seconds for sample in samples)
     lanes = min(max(1, workers), plan.tasks)
     return _FIXED_SECONDS + spent / patches * plan.patches / lanes
 
 
 def _resident() -> int:
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(psutil.Process().memory_info().rss)

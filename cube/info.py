@@ -40,7 +40,8 @@ def describe_cube(target: Target) -> dict[str, Any]:
     if "epsg" in cube.coords:
         known = cube.epsg.values > 0
         facts["crs"] = sorted({f"EPSG:{code}" for code in cube.epsg.values[known].tolist()})
-        facts["bbox"] = [float(f(axis.values[known])) for f in (np.min, np.max) for axis in (cube.lon, cube.lat)]
+        if known.any():
+            facts["bbox"] = [float(f(axis.values[known])) for f in (np.min, np.max) for axis in (cube.lon, cube.lat)]
     for place, name in enumerate(attributes["cube"]["modalities"]):
         facts["modalities"][name] = _modality(cube, name, place, sizes)
     return facts
@@ -71,7 +72,7 @@ def info_text(facts: dict[str, Any]) -> str:
     ]
     if "splits" in facts:
         lines.append("Splits: " + ", ".join(f"{name} {count:,}" for name, count in facts["splits"].items()))
-    if "crs" in facts:
+    if "bbox" in facts:
         west, south, east, north = facts["bbox"]
         place = f"longitude {west:.2f} to {east:.2f}, latitude {south:.2f} to {north:.2f}"
         lines.append(f"{len(facts['crs'])} CRSs; patch centres at {place}")

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 
@@ -41,6 +43,10 @@ class Inventory:
     """(patch, modality) paths relative to the source; empty where the file is missing."""
     size: NDArray[np.int64]
     """(patch, modality) bytes; -1 where the file is missing."""
+    stamp: NDArray[Any]
+    """(patch, modality) what changes when a file is written anew; decides no byte of a cube."""
+    found: Mapping[str, tuple[int, int]]
+    """Season → scenes and patches in the whole source, whatever was chosen of them."""
     rejected: tuple[Rejected, ...] = ()
     ignored: int = 0
     """Files the recipe names as not being data."""
@@ -54,13 +60,13 @@ class Inventory:
         return np.asarray((self.size >= 0).all(axis=1))
 
     @property
-    def bytes(self) -> int:
+    def total_bytes(self) -> int:
         """Bytes of all files together."""
         return int(self.size[self.size >= 0].sum())
 
     def take(self, rows: NDArray[Any]) -> Inventory:
         """Return the inventory of some rows, named by position or by a mask."""
-        columns = ("patch", "season", "scene", "number", "path", "size")
+        columns = ("patch", "season", "scene", "number", "path", "size", "stamp")
         return replace(self, **{name: getattr(self, name)[rows] for name in columns})
 
     def reject(self, more: list[Rejected]) -> Inventory:
@@ -69,10 +75,25 @@ class Inventory:
 
     def without_files(self, bad: Mapping[tuple[int, int], Rejected]) -> Inventory:
         """Return the inventory without some files, each given as (row, modality) and its rejection."""
-        path, size = self.path.copy(), self.size.copy()
+        path, size, stamp = self.path.copy(), self.size.copy(), self.stamp.copy()
         for place in bad:
-            path[place], size[place] = "", -1
-        return replace(self, path=path, size=size).reject(list(bad.values()))
+            path[place], size[place], stamp[place] = "", -1, ""
+        return replace(self, path=path, size=size, stamp=stamp).reject(list(bad.values()))
+
+    def parquet(self) -> bytes:
+        """Return one row per patch as a Parquet file: id, season, scene, number, and path and bytes by modality."""
+        columns: dict[str, Any] = {
+            "patch": self.patch.tolist(),
+            "season": [self.seasons[place] for place in self.season],
+            "scene": self.scene,
+            "number": self.number,
+        }
+        for place, name in enumerate(self.modalities):
+            columns[f"{name}_path"] = self.path[:, place].tolist()
+            columns[f"{name}_bytes"] = self.size[:, place]
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table(columns), sink, compression="zstd")
+        return bytes(sink.getvalue())
 
     def reasons(self) -> dict[str, int]:
         """Count the rejections by reason."""

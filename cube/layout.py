@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -125,7 +126,7 @@ def constant_arrays(recipe: Recipe) -> list[tuple[ArraySpec, NDArray[Any]]]:
         dimension = f"{name}_class"
         flags = {
             "flag_values": [item.value for item in classes],
-            "flag_meanings": " ".join(_word(item.name) for item in classes),
+            "flag_meanings": " ".join(class_word(item.name) for item in classes),
         }
         codes = np.array([item.value for item in classes], np.int32)
         made.append(_constant(f"{name}_code", (dimension,), codes, f"class codes of {name}", flags))
@@ -213,6 +214,6 @@ def _text(words: Iterable[str]) -> str:
     return f"<U{max(len(word) for word in words)}"
 
 
-def _word(name: str) -> str:
-    """Return a class name as one word, as CF flag_meanings want it."""
-    return "_".join("".join(char if char.isalnum() else " " for char in name).lower().split())
+def class_word(name: str) -> str:
+    """Return a class name as one word, as CF flag meanings and the STAC classification extension want it."""
+    return re.sub(r"[^0-9A-Za-z]+", "_", name).strip("_").lower()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ import numcodecs
 import numpy as np
 from distributed import Client
 
-from cube.catalog import describe, publish
+from cube.catalog import describe, publish, retract
 from cube.clusters import run
 from cube.collection import read_template
 from cube.errors import RequestError
@@ -27,7 +26,8 @@ from cube.source import examine, scan
 from cube.store import SPOOL_LIMIT, is_local
 from cube.target import Target
 from cube.verification import verify_cube
-from cube.writer import Progress, Written, forget_batches, write_cube
+from cube.watch import SILENT, Watcher
+from cube.writer import REPORT, Written, forget_batches, write_cube
 
 SAMPLE = 100
 """Patches a build reads beforehand to predict what it will take."""
@@ -57,13 +57,19 @@ class Built:
     """URL of the STAC collection; empty where the report did not pass."""
     seconds: float
 
-    def comparison(self) -> list[tuple[str, float, float]]:
-        """Return what was predicted beside what came: name, predicted, actual."""
+    @property
+    def rejected(self) -> list[tuple[str, str, str]]:
+        """Every file and patch that was not used: path, reason, detail."""
+        listed = [(item.path, item.reason, item.detail) for item in self.plan.inventory.rejected]
+        return [*listed, *self.written.rejected]
+
+    def comparison(self) -> list[tuple[str, float | None, float]]:
+        """Return what was predicted beside what came: name, predicted (None where it was not), actual."""
         written = self.written
         return [
-            ("objects", self.estimate.objects, self.plan.objects - self._missing()),
+            ("objects", self.estimate.objects, self.report.objects),
             ("tasks", self.estimate.tasks, len(written.receipts)),
-            ("rejected", self.estimate.rejected, len(self.plan.inventory.rejected) + len(written.rejected)),
+            ("rejected", self.estimate.rejected, len(self.rejected)),
             ("stored bytes", self.estimate.stored_bytes, written.shard_bytes),
             ("peak bytes of a worker", self.estimate.peak_bytes, written.peak_bytes),
             ("seconds", self.estimate.seconds, self.seconds),
@@ -78,14 +84,11 @@ class Built:
             "raw_bytes": self.plan.raw_bytes,
             "resumed": self.written.resumed,
             "tiles": self.written.tiles(),
-            "rejected": [list(item) for item in self.written.rejected],
+            "rejected": [list(item) for item in self.rejected],
             "figures": figures,
             "report": self.report.document(),
             "catalog": self.catalog,
         }
-
-    def _missing(self) -> int:
-        return sum(finding.check == "objects" and finding.what == "it is missing" for finding in self.report.findings)
 
 
 def plan_build(recipe: Recipe, source: str, choice: Choice) -> Plan:
@@ -93,7 +96,8 @@ def plan_build(recipe: Recipe, source: str, choice: Choice) -> Plan:
     read_template(recipe.catalog)  # a missing template is better known before the work than after
     inventory = examine(recipe, _choose(recipe, scan(recipe, source), choice))
     software = {"numcodecs": numcodecs.__version__}
-    return make_plan(recipe, inventory, incomplete=choice.incomplete or recipe.source.incomplete, software=software)
+    incomplete = choice.incomplete or recipe.source.incomplete
+    return make_plan(recipe, inventory, incomplete=incomplete, software=software, spool=SPOOL_LIMIT)
 
 
 def _choose(recipe: Recipe, inventory: Inventory, choice: Choice) -> Inventory:
@@ -119,21 +123,23 @@ def _choose(recipe: Recipe, inventory: Inventory, choice: Choice) -> Inventory:
 def estimate_build(plan: Plan, client: Client | None, *, sample: int, workers: int, to: str = "") -> Estimate:
     """Predict a build, from a sample of the files where ``sample`` is more than 0."""
     samples = list(run(client, measure, sample_tasks(plan, sample))) if sample else []
-    return estimate(plan, samples, workers=workers, spool=0 if is_local(to) else SPOOL_LIMIT)
+    return estimate(plan, samples, workers=workers, local=is_local(to), measured_base=client is not None)
 
 
-def build(
-    plan: Plan, target: Target, client: Client | None, *, estimated: Estimate, progress: Progress, say: Callable[[str], None]
-) -> Built:
-    """Write, verify and catalog a planned cube; the catalog is written only if the verification passed."""
+def build(plan: Plan, target: Target, client: Client | None, *, estimated: Estimate, watcher: Watcher = SILENT) -> Built:
+    """Write, verify and catalog a planned cube; there is a catalog only where the verification passed."""
     started = time.monotonic()
     with target.storing():
-        written = write_cube(plan, target, client, progress)
-    say("verifying")
-    report = verify_cube(target, client)
+        target.build.write("inventory.parquet", plan.inventory.parquet())
+        written = write_cube(plan, target, client, watcher)
+    report = verify_cube(target, client, watcher=watcher)
     with target.storing():
         forget_batches(plan, target, report.damaged)
-        catalog = publish(describe(target, plan.recipe, report), target, report) if report.passed else ""
+        if report.passed:
+            catalog = publish(describe(target, plan.recipe, report), target, report)
+        else:
+            catalog = ""
+            retract(target)
     built = Built(
         plan=plan,
         estimate=estimated,
@@ -150,8 +156,8 @@ def build(
 def _keep(built: Built, target: Target) -> None:
     """Keep the report, and predicted beside actual, with the build records."""
     for name, document in (
-        ("report.json", built.report.document()),
+        (REPORT, built.report.document()),
         ("estimate.json", built.estimate.document()),
         ("build.json", built.document()),
     ):
-        target.build.write(name, json.dumps(document, indent=1).encode())
+        target.build.write(name, json.dumps(document, indent=1, allow_nan=False).encode())

@@ -23,6 +23,8 @@ from cube.tiles import TileLayout
 
 WORKER_BASE_BYTES = 165 * 10**6
 """Resident memory of an idle Dask worker with this package loaded (measured, see docs/performance.md)."""
+READ_AHEAD = 8
+"""Patches whose files are asked for together."""
 _TABLE_BYTES_PER_TILE = 420
 """Memory of one distinct tile's entry in the table of seen tiles (measured)."""
 _SHOWN = 5
@@ -55,6 +57,8 @@ class Batch:
     patch: tuple[str, ...]
     path: tuple[tuple[str, ...], ...]
     """Per patch and modality, relative to the source; empty where there is no file."""
+    stamp: str = ""
+    """What changes when one of the files is written anew."""
 
     def head(self, length: int) -> Batch:
         """Return the first patches of the batch, to sample them."""
@@ -100,16 +104,18 @@ class Plan:
     @property
     def raw_bytes(self) -> int:
         """Decoded bytes of all pixels."""
-        layouts = self.job.layouts.values()
-        return sum(layout.patch_bytes * int((self.inventory.size[:, place] >= 0).sum()) for place, layout in enumerate(layouts))
+        return sum(self.raw_by_modality().values())
 
-    def typical_bytes(self) -> int:
-        """Stored bytes by the recipe's typical ratios; no file has been read for it."""
-        total = 0.0
-        for place, (name, layout) in enumerate(self.job.layouts.items()):
-            files = int((self.inventory.size[:, place] >= 0).sum())
-            total += layout.patch_bytes * files / self.recipe.modalities[name].typical_ratio
-        return round(total)
+    def typical_bytes(self) -> dict[str, int]:
+        """Stored bytes by modality, by the recipe's typical ratios; no file has been read for it."""
+        ratios = {name: modality.typical_ratio for name, modality in self.recipe.modalities.items()}
+        return {name: round(size / ratios[name]) for name, size in self.raw_by_modality().items()}
+
+    def raw_by_modality(self) -> dict[str, int]:
+        """Decoded bytes by modality."""
+        files = (self.inventory.size >= 0).sum(axis=0).tolist()
+        layouts = self.job.layouts.items()
+        return {name: layout.patch_bytes * count for (name, layout), count in zip(layouts, files, strict=True)}
 
     def peak_bytes(self, *, spool: int, base: int = 0) -> int:
         """Memory one worker needs at most, with ``spool`` bytes of each unfinished object held in memory.
@@ -129,7 +135,14 @@ class Plan:
             digest=self.batch_digests[index],
             patch=tuple(self.inventory.patch[start:stop]),
             path=tuple(map(tuple, self.inventory.path[start:stop])),
+            stamp=self.stamp(index),
         )
+
+    def stamp(self, index: int) -> str:
+        """Return what changes when a file of a batch is written anew; it decides no byte of the cube."""
+        start = index * self.recipe.layout.shard
+        stamps = self.inventory.stamp[start : start + self.recipe.layout.shard]
+        return blake2b("\n".join(stamps.ravel()).encode(), digest_size=16).hexdigest()
 
     def document(self) -> dict[str, Any]:
         """Return the plan as plain data, as it is kept beside the cube."""
@@ -144,7 +157,7 @@ class Plan:
             "tasks": self.tasks,
             "shards": self.shards,
             "objects": self.objects,
-            "bytes_in": self.inventory.bytes,
+            "bytes_in": self.inventory.total_bytes,
             "raw_bytes": self.raw_bytes,
             "batches": list(self.batch_digests),
             "rejected": [[item.path, item.reason, item.detail] for item in self.inventory.rejected],
@@ -156,15 +169,18 @@ def batch_bytes(job: Job, *, spool: int) -> int:
     """Memory one batch needs on top of the worker itself."""
     layouts = job.layouts.values()
     first = next(iter(layouts))
-    files = sum(layout.patch_bytes + job.header_bytes for layout in layouts)
+    ahead = READ_AHEAD if spool else 1  # an object store is asked for several patches at once
+    files = ahead * sum(layout.patch_bytes + job.header_bytes for layout in layouts)
     buffers = sum(layout.patch_bytes + 2 * layout.tile_bytes for layout in layouts)
     tables = len(job.layouts) * first.slots * first.across**2 * _TABLE_BYTES_PER_TILE
     headers = 2 * first.slots * len(job.layouts) * job.header_bytes
     return files + buffers + tables + headers + spool * len(job.layouts)
 
 
-def make_plan(recipe: Recipe, inventory: Inventory, *, incomplete: Incomplete, software: Mapping[str, str]) -> Plan:
-    """Decide everything.
+def make_plan(
+    recipe: Recipe, inventory: Inventory, *, incomplete: Incomplete, software: Mapping[str, str], spool: int = 0
+) -> Plan:
+    """Decide everything. ``spool`` is how much of each unfinished object a worker may hold in memory.
 
     Raises ``IncompleteError`` if patches lack files and the policy is ``fail``, or if none is left to convert;
     ``RequestError`` if a worker would need more memory than the recipe allows, an id is not unique, or an id or path too long.
@@ -175,7 +191,7 @@ def make_plan(recipe: Recipe, inventory: Inventory, *, incomplete: Incomplete, s
         raise IncompleteError(f"no patch of {inventory.source} is left to convert: {shown}")
     _check_rooms(recipe, inventory)
     job = _job(recipe, incomplete)
-    _check_memory(recipe, job)
+    _check_memory(recipe, job, spool)
     arrays = tuple(all_arrays(recipe, len(inventory)))
     digests = _batch_digests(recipe, inventory, job, software)
     whole = blake2b(digest_size=16)
@@ -240,9 +256,9 @@ def _check_rooms(recipe: Recipe, inventory: Inventory) -> None:
         )
 
 
-def _check_memory(recipe: Recipe, job: Job) -> None:
+def _check_memory(recipe: Recipe, job: Job, spool: int) -> None:
     limit = recipe.layout.memory_limit_mb * 10**6
-    need = WORKER_BASE_BYTES + batch_bytes(job, spool=0)
+    need = WORKER_BASE_BYTES + batch_bytes(job, spool=spool)
     if need > limit:
         raise RequestError(
             f"a worker would need {need / 1e6:.0f} MB, the recipe allows {limit / 1e6:.0f} MB: "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from typing import Any
 
 from cube.arrays import ArraySpec
@@ -22,18 +20,28 @@ _SHOWN = 5
 
 
 def published_text(recipe: Recipe, inventory: Inventory) -> list[str]:
-    """Return, season by season, what is there against what was published."""
-    scenes = Counter(season for season, _ in inventory.scene_keys())
+    """Return, season by season, what the whole source holds against what was published, and what is chosen of it."""
     lines = []
     for place, (name, season) in enumerate(recipe.seasons.items()):
-        here = int((inventory.season == place).sum())
-        if not here:
+        scenes, patches = inventory.found.get(name, (0, 0))
+        if not patches and not season.patches:
             continue
         known = f" of {season.patches:,}" if season.patches else ""
         of_scenes = f" of {season.scenes}" if season.scenes else ""
-        lacking = f", {season.patches - here:,} missing" if season.patches and here < season.patches else ""
-        lines.append(f"  {name:10} {here:>9,}{known} patches in {scenes[name]}{of_scenes} scenes{lacking}")
+        lacking = f", {season.patches - patches:,} missing" if season.patches and patches < season.patches else ""
+        here = int((inventory.season == place).sum())
+        chosen = f"; {here:,} to be converted" if here != patches else ""
+        lines.append(f"  {name:10} {patches:>9,}{known} patches in {scenes}{of_scenes} scenes{lacking}{chosen}")
     return lines
+
+
+def published_document(recipe: Recipe, inventory: Inventory) -> dict[str, Any]:
+    """Return the same as plain data."""
+    document = {}
+    for name, season in recipe.seasons.items():
+        scenes, patches = inventory.found.get(name, (0, 0))
+        document[name] = {"scenes": scenes, "of_scenes": season.scenes, "patches": patches, "of_patches": season.patches}
+    return document
 
 
 def plan_text(plan: Plan, expected: Estimate | None) -> str:
@@ -52,7 +60,7 @@ def plan_text(plan: Plan, expected: Estimate | None) -> str:
         lines.append(f"  {spec.path:10} {spec.dtype} {shape} · shards {shard} · tiles {tile} · {_codec(spec)}")
     numbers = {"task": plan.tasks, "shard": plan.shards, "object": plan.objects}
     counts = " · ".join(counted(number, noun) for noun, number in numbers.items())
-    lines.append(f"  {counts} · {size(inventory.bytes)} in")
+    lines.append(f"  {counts} · {size(inventory.total_bytes)} in")
     return "\n".join(lines + (_estimate_lines(plan, expected) if expected else []))
 
 
@@ -62,7 +70,7 @@ def _estimate_lines(plan: Plan, expected: Estimate) -> list[str]:
         return [
             f"  about {size(expected.stored_bytes)} out (1/{ratio:.1f} of the pixels), by ratios typical of this recipe; "
             "--sample 200 measures on these files",
-            f"  {size(expected.peak_bytes)} of memory per worker at most",
+            f"  {_memory(expected)}",
         ]
     shares = ", ".join(f"{name} {share:.2f}" for name, share in expected.sharing.items())
     parts = ", ".join(f"{name} {size(stored)}" for name, stored in expected.stored.items())
@@ -70,8 +78,13 @@ def _estimate_lines(plan: Plan, expected: Estimate) -> list[str]:
         f"Measured on {expected.sampled} of these patches:",
         f"  tiles shared: {shares} uses per stored tile",
         f"  {size(expected.stored_bytes)} out, 1/{ratio:.1f} of the pixels ({parts})",
-        f"  about {duration(expected.seconds)} with {expected.workers} workers, {size(expected.peak_bytes)} of memory each",
+        f"  about {duration(expected.seconds or 0)} with {counted(expected.workers, 'worker')}; {_memory(expected)}",
     ]
+
+
+def _memory(expected: Estimate) -> str:
+    worst = size(expected.spooled_bytes)
+    return f"{size(expected.peak_bytes)} of memory per worker, at most {worst} where the cube goes to an object store"
 
 
 def _codec(spec: ArraySpec) -> str:
@@ -86,7 +99,7 @@ def _reasons(inventory: Inventory) -> str:
 def _rejected_lines(rejected: list[tuple[str, str, str]]) -> list[str]:
     lines = [f"    {path}: {reason}: {detail}" for path, reason, detail in rejected[:_SHOWN]]
     more = len(rejected) - _SHOWN
-    return [*lines, *([f"    … and {more:,} more (all of them with --json, and in plan.json)"] if more > 0 else [])]
+    return [*lines, *([f"    … and {more:,} more (all of them with --json)"] if more > 0 else [])]
 
 
 def _defects(plan: Plan) -> list[str]:
@@ -97,10 +110,8 @@ def _defects(plan: Plan) -> list[str]:
 
 def estimate_document(plan: Plan, expected: Estimate) -> dict[str, Any]:
     """Return a plan and its estimate as plain data."""
-    estimate = expected.document()
-    if math.isnan(expected.seconds):
-        estimate["seconds"] = None
-    return {"plan": plan.document(), "estimate": estimate}
+    published = published_document(plan.recipe, plan.inventory)
+    return {"plan": plan.document(), "published": published, "estimate": expected.document()}
 
 
 def built_text(built: Built, target: Target) -> str:
@@ -113,7 +124,7 @@ def built_text(built: Built, target: Target) -> str:
     for name, (used, stored) in written.tiles().items():
         lines.append(f"  {name:10} {used:,} tiles, {stored:,} stored: each used {used / max(1, stored):.2f} times")
     if written.rejected:
-        lines.append(f"  {len(written.rejected):,} files were rejected when they were read:")
+        lines.append(f"  {counted(len(written.rejected), 'file')} rejected when read:")
         lines += _rejected_lines(written.rejected)
     lines += ["", f"  {'':22} {'predicted':>14} {'actual':>14}"]
     for name, predicted, actual in built.comparison():
@@ -122,7 +133,9 @@ def built_text(built: Built, target: Target) -> str:
     return "\n".join([*lines, "", report_text(built.report), f"Catalog: {built.catalog}" if built.catalog else _AGAIN])
 
 
-def _figure(name: str, value: float) -> str:
+def _figure(name: str, value: float | None) -> str:
+    if value is None:
+        return "–"
     if name == "seconds":
         return f"{value:,.1f}"
     return size(value) if "bytes" in name else f"{value:,.0f}"

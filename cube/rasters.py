@@ -117,7 +117,8 @@ class RasterReader:
         raster = model.read(data) if model else None
         if raster is None:
             raster, ifd = _read(data)
-            if ifd and raster.pixel_start >= 0 and raster.georeference and ifd.order == "<":
+            ends = raster.pixel_start + raster.pixels.nbytes  # tags behind the pixels would not be compared
+            if ifd and raster.pixel_start >= 0 and raster.georeference and ifd.order == "<" and ends == len(data):
                 self._models[len(data)] = _Model(raster, data, ifd.places[_TIEPOINT])
         return raster
 
@@ -296,7 +297,7 @@ def _georeference(ifd: _Ifd) -> tuple[bool, Georeference | None]:
     scale, tie, keys = (ifd.tags.get(tag) for tag in (_PIXEL_SCALE, _TIEPOINT, _GEOKEYS))
     if scale is None and tie is None and keys is None and _MATRIX not in ifd.tags:
         return True, None
-    if scale is None or tie is None or keys is None or len(tie) != 6 or any(tie[:3]):
+    if scale is None or tie is None or keys is None or len(tie) != 6 or any(tie[:3]) or not min(scale[:2]) > 0:
         return False, None
     geokeys = {keys[i]: keys[i + 3] for i in range(4, len(keys) - 3, 4) if keys[i + 1] == 0}
     code = geokeys.get({1: _PROJECTED, 2: _GEOGRAPHIC}.get(geokeys.get(_MODEL_TYPE, 0), 0), _USER_DEFINED)

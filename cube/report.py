@@ -40,6 +40,8 @@ class Report:
     checks: tuple[Check, ...]
     damaged: tuple[int, ...] = ()
     """Batches in which something was found wrong."""
+    objects: int = 0
+    """Objects listed."""
 
     @property
     def passed(self) -> bool:

@@ -72,6 +72,7 @@ class Outcome:
     """What was seen of one batch."""
 
     index: int
+    patches: int
     findings: tuple[Finding, ...]
     tiles: int
     distinct: int
@@ -87,7 +88,9 @@ def examine_batch(examination: Examination, labels: Slice, sizes: Mapping[str, i
     check.headers()
     if examination.source is not None:
         check.sources(examination.source)
-    return Outcome(labels.index, tuple(check.findings), check.tiles, check.distinct, check.bytes_read, check.files)
+    return Outcome(
+        labels.index, len(labels.patch), tuple(check.findings), check.tiles, check.distinct, check.bytes_read, check.files
+    )
 
 
 class _BatchCheck:
@@ -109,12 +112,12 @@ class _BatchCheck:
         try:
             tail = self.examination.cube.read_range(key, max(0, size - layout.index_bytes), size)
             index = read_index(layout, tail, size)
-        except CorruptError as error:
-            self.found("shards", key, str(error))
+            digests, counts = self._decode(key, layout, index)
+        except (CorruptError, OSError) as error:
+            self.found("shards", key, _said(error))
             return
         self._extents(key, layout, index, size)
         self._presence(key, index, place)
-        digests, counts = self._decode(key, layout, index)
         self._patches(key, place, layout, index, digests, counts)
         self.tiles += int((index[..., 0] != ABSENT).sum())
         self.distinct += len(counts)
@@ -185,7 +188,10 @@ class _BatchCheck:
         patch_key = layout.patch_key
         for slot, name in enumerate(self.labels.patch):
             offsets = [int(offset) for offset in index[slot, :, 0]]
-            if not self.labels.present[slot, place] or any(offset not in digests for offset in offsets):
+            if not self.labels.present[slot, place]:
+                self._absent(slot, place)
+                continue
+            if any(offset not in digests for offset in offsets):
                 continue
             seen = patch_digest(patch_key, [digests[offset] for offset in offsets])
             if seen != self.labels.digest[slot, place].tobytes():
@@ -193,6 +199,14 @@ class _BatchCheck:
             total = sum((counts[offset] for offset in offsets), Counts())
             if [total.nan, total.zero, total.saturated] != self.labels.counts[slot, place].tolist():
                 self.found("counts", f"{name} in {key}", f"its pixels give {total}, its labels say otherwise")
+
+    def _absent(self, slot: int, place: int) -> None:
+        """Check that the labels of an image that is not there say nothing of it."""
+        labels = self.labels
+        facts = (labels.digest, labels.counts)
+        files = (labels.header_size, labels.pixel_start, labels.file_size)
+        if any(fact[slot, place].any() for fact in facts) or any(file[slot, place] != -1 for file in files):
+            self.found("presence", str(labels.patch[slot]), "said to be absent, but its labels tell of an image")
 
     def headers(self) -> None:
         """Check the kept headers against their digests."""
@@ -202,8 +216,8 @@ class _BatchCheck:
             return
         try:
             chunk = decode_chunk(spec, self.examination.cube.read(key))
-        except CorruptError as error:
-            self.found("originals", key, str(error))
+        except (CorruptError, OSError) as error:
+            self.found("originals", key, _said(error))
             return
         self.header_chunk = chunk
         for slot, place in np.ndindex(labels.header_size.shape):
@@ -246,6 +260,10 @@ class _BatchCheck:
             place_kept = Georeference(int(labels.epsg[slot]), tuple(labels.transform[slot].tolist()))
             if raster.georeference != place_kept:
                 self.found("source", where, f"lies at {raster.georeference}, the cube says {place_kept}")
+
+
+def _said(error: CorruptError | OSError) -> str:
+    return str(error) if isinstance(error, CorruptError) else f"cannot be read: {error.strerror or error}"
 
 
 def pixels_of(layout: TileLayout, pixels: Array) -> bytes:

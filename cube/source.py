@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable
 from fnmatch import fnmatch
 
@@ -104,11 +105,11 @@ class _Sorting:
         self._drop_duplicates()
         keys = sorted(self.files)
         shape = len(keys), len(self._modalities)
-        path, size = np.full(shape, "", object), np.full(shape, -1, np.int64)
+        path, size, stamp = np.full(shape, "", object), np.full(shape, -1, np.int64), np.full(shape, "", object)
         for row, key in enumerate(keys):
             for place, entry in enumerate(self.files[key]):
                 if entry is not None:
-                    path[row, place], size[row, place] = entry.key, entry.size
+                    path[row, place], size[row, place], stamp[row, place] = entry.key, entry.size, entry.stamp
         columns = np.array(keys, np.int64).reshape(-1, 3)
         return Inventory(
             source=source,
@@ -120,8 +121,15 @@ class _Sorting:
             number=columns[:, 2].astype(np.int32),
             path=path,
             size=size,
+            stamp=stamp,
+            found=self._found(keys),
             ignored=self.ignored,
         ).reject(self.rejected)
+
+    def _found(self, keys: list[_Key]) -> dict[str, tuple[int, int]]:
+        patches = Counter(season for season, _, _ in keys)
+        scenes = Counter(season for season, _ in {key[:2] for key in keys})
+        return {name: (scenes[place], patches[place]) for place, name in enumerate(self.recipe.seasons)}
 
 
 def examine(recipe: Recipe, inventory: Inventory) -> Inventory:

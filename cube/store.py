@@ -30,6 +30,8 @@ class Entry:
     """Path relative to the store, with ``/`` between its parts."""
     size: int
     """Bytes; -1 where the listing could not tell (a broken link)."""
+    stamp: str = ""
+    """What changes when the object is written anew: its time, or its ETag."""
 
 
 class Range(NamedTuple):
@@ -75,6 +77,9 @@ class Store(Protocol):
     def exists(self, key: str) -> bool:
         """Tell whether an object exists."""
 
+    def answers(self) -> bool:
+        """Tell whether the store itself can be listed."""
+
     def list(self, prefix: str = "") -> Iterable[Entry]:
         """Return every object under ``prefix``."""
 
@@ -104,7 +109,7 @@ class LocalStore:
 
     def read_range(self, key: str, start: int, stop: int) -> bytes:
         with open(self._path(key), "rb", buffering=0) as file:
-            return os.pread(file.fileno(), stop - start, start)
+            return _pread(file.fileno(), Range(key, start, stop))
 
     def read_ranges(self, ranges: list[Range]) -> list[bytes]:
         parts = []
@@ -143,6 +148,13 @@ class LocalStore:
     def exists(self, key: str) -> bool:
         return os.path.isfile(self._path(key))
 
+    def answers(self) -> bool:
+        try:
+            with os.scandir(self.root) as items:
+                return next(items, None) is not None
+        except OSError:
+            return False
+
     def list(self, prefix: str = "") -> Iterator[Entry]:
         above: frozenset[tuple[int, int]] = frozenset()
         stack = [(os.path.join(self.root, prefix) if prefix else self.root, above)]
@@ -156,7 +168,7 @@ class LocalStore:
                     if os.path.isdir(item.path) if item.is_symlink() else item.is_dir():
                         stack.append((item.path, above | {here}))
                     else:
-                        yield Entry(item.path[skip:], _size(item))
+                        yield Entry(item.path[skip:], *_facts(item))
 
 
 def _identity(folder: str) -> tuple[int, int]:
@@ -166,18 +178,23 @@ def _identity(folder: str) -> tuple[int, int]:
 
 
 def _pread(file: int, part: Range) -> bytes:
-    if part.stop is not None:
-        return os.pread(file, part.stop - part.start, part.start)
+    """Read a part of an open file; fewer bytes only where the file ends."""
     size = os.fstat(file).st_size
-    start = max(0, size + part.start)
-    return os.pread(file, size - start, start)
+    start = part.start if part.stop is not None else max(0, size + part.start)
+    left = min(size, size if part.stop is None else part.stop) - start
+    pieces = []
+    while left > 0 and (piece := os.pread(file, left, start)):
+        pieces.append(piece)
+        start, left = start + len(piece), left - len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _size(item: os.DirEntry[str]) -> int:
+def _facts(item: os.DirEntry[str]) -> tuple[int, str]:
     try:
-        return item.stat().st_size
+        info = item.stat()
     except OSError:
-        return -1
+        return -1, ""
+    return info.st_size, str(info.st_mtime_ns)
 
 
 def _client_errors() -> tuple[type[Exception], ...]:
@@ -271,13 +288,21 @@ class ObjectStore:
         fs, root = self._open()
         return bool(fs.exists(f"{root}/{key}"))
 
+    def answers(self) -> bool:
+        fs, root = self._open()
+        try:
+            return bool(_listed(fs, root))
+        except OSError:
+            return False
+
     def list(self, prefix: str = "") -> Iterator[Entry]:
         fs, root = self._open()
         below = f"{root}/{prefix}".rstrip("/")
         for path, info in _find(fs, below).items():
             # Where nothing is found, some servers have find() give the prefix itself, as a folder.
             if path.startswith(f"{below}/") and info["type"] == "file":
-                yield Entry(path[len(root) + 1 :], int(info["size"]))
+                stamp = str(info.get("ETag") or info.get("LastModified") or "")
+                yield Entry(path[len(root) + 1 :], int(info["size"]), stamp)
 
 
 @_as_os_errors()
@@ -293,6 +318,11 @@ def _upload(fs: Any, path: str, spool: IO[bytes], size: int) -> None:
         remote.flush(force=True)
         unless_done.pop_all()
     remote.close()
+
+
+@_as_os_errors()
+def _listed(fs: Any, root: str) -> list[str]:
+    return list(fs.ls(root, detail=False))
 
 
 @_as_os_errors()

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 from cube.errors import CubeError, StorageError, TargetError
 from cube.store import Store, is_local, open_store
@@ -51,19 +52,25 @@ class Target:
             raise
         except OSError as error:
             reason = error.strerror or str(error) or type(error).__name__
-            remedy = "free some space" if error.errno in FULL else "mend that"
-            raise StorageError(f"writing to {self.url} failed: {reason}; {remedy} and run again") from error
+            raise StorageError(f"writing to {self.url} failed: {reason}; {remedy(error)} and run again") from error
 
     def require_writable(self) -> None:
         """Raise ``TargetError`` unless a small object can be written and removed beside the cube."""
         if is_local(self.url) and os.path.isfile(self.cube.url):
             raise TargetError(f"{self.url}: cannot be written (it is a file); choose another --to")
+        probe = f"probe-{uuid4().hex}"
         try:
-            self.build.write("probe", b"probe")
-            self.build.remove("probe")
+            for store in (self.build, self.cube):
+                store.write(probe, b"probe")
+                store.remove(probe)
         except OSError as error:
             reason = error.strerror or str(error) or type(error).__name__
             raise TargetError(f"{self.url}: cannot be written ({reason}); choose another --to or mend its rights") from None
+
+
+def remedy(error: OSError) -> str:
+    """Return what to do about a failure to write."""
+    return "free some space (there and in the temporary folder)" if error.errno in FULL else "mend that"
 
 
 def target_of(url: str, *, options: Mapping[str, Any] | None = None) -> Target:

@@ -175,11 +175,11 @@ class ShardWriter:
 
 def count_pixels(pixels: NDArray[Any], saturated: float | None) -> Counts:
     """Count NaN, zero and saturated pixels."""
-    return Counts(
-        int(np.count_nonzero(np.isnan(pixels))) if pixels.dtype.kind == "f" else 0,
-        pixels.size - int(np.count_nonzero(pixels)),
-        int(np.count_nonzero(pixels == pixels.dtype.type(saturated))) if saturated is not None else 0,
-    )
+    nan = int(np.count_nonzero(np.isnan(pixels))) if pixels.dtype.kind == "f" else 0
+    zero = pixels.size - int(np.count_nonzero(pixels))
+    if saturated is None or (pixels.dtype.kind != "f" and pixels.max() < saturated):
+        return Counts(nan, zero, 0)
+    return Counts(nan, zero, zero if saturated == 0 else int(np.count_nonzero(pixels == pixels.dtype.type(saturated))))
 
 
 def read_index(layout: TileLayout, tail: bytes, size: int | None = None) -> NDArray[np.uint64]:

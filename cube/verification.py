@@ -22,20 +22,23 @@ from cube.shard_check import Examination, Outcome, Slice, examine_batch
 from cube.store import open_store
 from cube.target import ROOT, Target
 from cube.tiles import TileLayout
+from cube.watch import SILENT, Watcher
 
 _COUNTS = ("nan_count", "zero_count", "saturated_count")
-_ROUNDING = 1e-9
+_ROUNDING = 1e-6
 """Degrees by which another PROJ may place a patch's centre."""
 
 Arrays = dict[str, NDArray[Any]]
 
 
-def verify_cube(target: Target, client: Client | None = None, *, source: str | None = None) -> Report:
+def verify_cube(
+    target: Target, client: Client | None = None, *, source: str | None = None, watcher: Watcher = SILENT
+) -> Report:
     """Check a whole cube from its store alone, and against its source files where ``source`` is given.
 
     Raises ``RequestError`` if there is no cube, or one of a format this version does not know.
     """
-    return _Verification(target, client, source).report()
+    return _Verification(target, client, source, watcher).report()
 
 
 def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
@@ -62,8 +65,9 @@ def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
 
 
 class _Verification:
-    def __init__(self, target: Target, client: Client | None, source: str | None) -> None:
-        self.target, self.client, self.source = target, client, source
+    def __init__(self, target: Target, client: Client | None, source: str | None, watcher: Watcher) -> None:
+        self.target, self.client, self.source, self.watcher = target, client, source, watcher
+        self.objects = 0
         self.findings: list[Finding] = []
         self.names: dict[str, str] = {}
         self.damaged: list[int] = []
@@ -80,7 +84,7 @@ class _Verification:
             return Report(self.target.url, gather(self.names, self.findings))
         self.names["root"] = f"{len(data):,} bytes of root metadata"
         self._below(document)
-        return Report(self.target.url, gather(self.names, self.findings), tuple(sorted(self.damaged)))
+        return Report(self.target.url, gather(self.names, self.findings), tuple(sorted(self.damaged)), self.objects)
 
     def _below(self, document: dict[str, Any]) -> None:
         facts = document["attributes"]["cube"]
@@ -99,6 +103,9 @@ class _Verification:
                 data = self.target.cube.read(key)
             except FileNotFoundError:
                 continue
+            except OSError as error:
+                self.found("metadata", key, f"cannot be read: {error.strerror or error}")
+                continue
             if blake3(data).hexdigest() != digest:
                 self.found("metadata", key, "it is not what was certified")
         listed = document["consolidated_metadata"]["metadata"]
@@ -108,6 +115,7 @@ class _Verification:
         """Compare the listing with what must be there."""
         sizes = {entry.key: entry.size for entry in self.target.cube.list()}
         expected = {ROOT, *metadata, *(key for spec in specs for key in spec.object_keys())}
+        self.objects = len(sizes)
         self.names["objects"] = f"{len(sizes):,} objects, {sum(sizes.values()):,} bytes"
         for key in sorted(expected - sizes.keys()):
             self.found("objects", key, "it is missing")
@@ -164,10 +172,16 @@ class _Verification:
             source=open_store(self.source) if self.source is not None else None,
         )
         tasks = list(_tasks(examination, values, sizes))
-        outcomes: list[Outcome] = list(run(self.client, examine_batch, tasks))
+        outcomes = list(self._examine(tasks, values["patch"]))
         self.findings += [finding for outcome in outcomes for finding in outcome.findings]
         self.damaged += [outcome.index for outcome in outcomes if outcome.findings]
         self._name_batches(outcomes, len(tasks) * len(layouts), values)
+
+    def _examine(self, tasks: list[Task], patches: NDArray[Any]) -> Iterator[Outcome]:
+        self.watcher.start("verifying", len(patches))
+        for outcome in run(self.client, examine_batch, tasks):
+            self.watcher.count(outcome.patches, outcome.bytes_read)
+            yield outcome
 
     def _name_batches(self, outcomes: list[Outcome], shards: int, values: Arrays) -> None:
         tiles, distinct = sum(o.tiles for o in outcomes), sum(o.distinct for o in outcomes)
@@ -181,7 +195,10 @@ class _Verification:
             "originals": f"{int((values[f'{ORIGINALS}/header_size'] >= 0).sum()):,} headers",
         }
         if self.source is not None:
-            self.names["source"] = f"{sum(o.files for o in outcomes):,} files of {self.source}"
+            known = {text for text in _paths(values[f"{ORIGINALS}/path"]).ravel() if text}
+            others = sum(entry.key not in known for entry in open_store(self.source).list())
+            compared = f"{sum(o.files for o in outcomes):,} files of {self.source}"
+            self.names["source"] = f"{compared}; {others:,} other files there are no part of the cube"
 
 
 def tile_layout(spec: ArraySpec, saturated: float | None) -> TileLayout:
@@ -210,9 +227,13 @@ def _tasks(examination: Examination, values: Arrays, sizes: Mapping[str, int]) -
         yield f"verify-{examination.cube.url}-{index}", (examination, labels, known)
 
 
+def _paths(packed: NDArray[np.uint8]) -> NDArray[Any]:
+    """Return (patch, modality) texts from (patch, modality, byte) padded with zeros."""
+    texts = [bytes(text).rstrip(b"\0").decode() for text in packed.reshape(-1, packed.shape[-1])]
+    return np.array(texts, object).reshape(packed.shape[:-1])
+
+
 def _slice(values: Arrays, index: int, rows: slice) -> Slice:
-    paths = values[f"{ORIGINALS}/path"][rows]
-    texts = [[bytes(text).rstrip(b"\0").decode() for text in row] for row in paths]
     return Slice(
         index=index,
         patch=values["patch"][rows],
@@ -223,7 +244,7 @@ def _slice(values: Arrays, index: int, rows: slice) -> Slice:
         header_digest=values[f"{ORIGINALS}/digest"][rows],
         pixel_start=values[f"{ORIGINALS}/pixel_start"][rows],
         file_size=values[f"{ORIGINALS}/size"][rows],
-        path=np.array(texts, object),
+        path=_paths(values[f"{ORIGINALS}/path"][rows]),
         epsg=values["epsg"][rows] if "epsg" in values else None,
         transform=values["transform"][rows] if "transform" in values else None,
     )

@@ -17,16 +17,14 @@ from blake3 import blake3
 from cube.arrays import ArraySpec, chunk_key, encode_chunk
 from cube.errors import CubeError, IncompleteError, RejectedFile, StorageError
 from cube.inventory import Rejected
-from cube.plan import Batch, Job
+from cube.plan import READ_AHEAD, Batch, Job
 from cube.rasters import Georeference, Raster, RasterReader
 from cube.source import rejection
-from cube.store import LocalStore, Store
-from cube.target import Target
+from cube.store import Store
+from cube.target import FULL, Target, remedy
 from cube.tiles import DIGEST_SIZE, ShardWriter
 
-_READ_AHEAD = 8
-"""Patches whose files are asked for together."""
-_FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_OF_FILE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 Receipt = dict[str, Any]
 
@@ -43,8 +41,8 @@ def run_batch(job: Job, batch: Batch, source: Store, target: Target, header: Arr
     except CubeError as error:
         return error
     except OSError as error:
-        if error.errno in _FATAL:
-            return StorageError(f"writing to {target.url} failed: {error.strerror}; free some space and run again")
+        if error.errno in (*FULL, errno.EROFS):
+            return StorageError(f"writing to {target.url} failed: {error.strerror}; {remedy(error)} and run again")
         raise
 
 
@@ -72,6 +70,7 @@ def write_batch(job: Job, batch: Batch, source: Store, target: Target, header: A
     objects[key] = len(data)
     receipt = {
         "batch": batch.digest,
+        "stamp": batch.stamp,
         "index": batch.index,
         "start": batch.start,
         "stop": batch.stop,
@@ -126,23 +125,25 @@ class _Columns:
 def read_patches(job: Job, batch: Batch, source: Store) -> Iterator[tuple[dict[str, Raster], list[Rejected]]]:
     """Yield, patch by patch, the rasters to store by modality, and the files that could not be used.
 
-    Raises ``IncompleteError`` at the first bad file if the policy is ``fail``, ``OSError`` if an object store does not answer:
+    Raises ``IncompleteError`` at the first bad file if the policy is ``fail``, ``OSError`` if the source does not answer:
     that tells nothing of the file, so the task is to be tried again.
     """
     reader = RasterReader()
-    for start in range(0, len(batch.patch), _READ_AHEAD):
-        rows = range(start, min(start + _READ_AHEAD, len(batch.patch)))
-        files = source.read_many([path for row in rows for path in batch.path[row] if path])
-        files = files if isinstance(source, LocalStore) else _answered(files)
+    for start in range(0, len(batch.patch), READ_AHEAD):
+        rows = range(start, min(start + READ_AHEAD, len(batch.patch)))
+        files = _answered(source, source.read_many([path for row in rows for path in batch.path[row] if path]))
         for row in rows:
             rasters, rejected = _decode(job, batch.path[row], files, reader)
             yield _accept(job, batch, row, rasters, rejected), rejected
 
 
-def _answered(files: Iterator[bytes | OSError]) -> Iterator[bytes | OSError]:
+def _answered(source: Store, files: Iterator[bytes | OSError]) -> Iterator[bytes | OSError]:
+    """Yield files and errors that tell of one file; raise an error that tells of the store."""
     for data in files:
-        if isinstance(data, OSError) and not isinstance(data, (FileNotFoundError, PermissionError)):
-            raise data
+        if isinstance(data, OSError):
+            of_file = isinstance(data, _OF_FILE) or data.errno == errno.EIO
+            if not of_file or not source.answers():
+                raise data
         yield data
 
 
@@ -153,8 +154,8 @@ def _decode(
     for (name, expectation), path in zip(job.expectations.items(), paths, strict=True):
         if not path:
             continue
+        data = next(files)
         try:
-            data = next(files)
             if isinstance(data, OSError):
                 raise data
             rasters[name] = expectation.check(reader.read(data))
@@ -165,7 +166,7 @@ def _decode(
 
 def _accept(job: Job, batch: Batch, row: int, rasters: dict[str, Raster], rejected: list[Rejected]) -> dict[str, Raster]:
     """Apply the policy for incomplete patches to one patch."""
-    places = {name: raster.georeference for name, raster in rasters.items()}
+    places = {name: raster.georeference for name, raster in rasters.items() if job.expectations[name].georeferenced}
     if len(set(places.values())) > 1:
         detail = "; ".join(f"{name} {place}" for name, place in places.items())
         rejected.append(Rejected(batch.patch[row], "different georeferences", detail))

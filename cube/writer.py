@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from distributed import Client
@@ -21,33 +21,11 @@ from cube.layout import FORMAT, ORIGINALS, constant_arrays, label_arrays, origin
 from cube.plan import Plan
 from cube.store import Store, open_store
 from cube.target import ROOT, Target
+from cube.watch import SILENT, Watcher
 from cube.worker import Receipt, receipt_key, run_batch
 
 PLAN = "plan.json"
-
-
-class Progress(Protocol):
-    """What a build tells of itself while it runs."""
-
-    def resume(self, patches: int) -> None:
-        """Note the patches an earlier run has written."""
-
-    def advance(self, receipt: Receipt) -> None:
-        """Note one more batch."""
-
-
-class _Silent:
-    """Takes note of nothing."""
-
-    def resume(self, patches: int) -> None:
-        """Take no note."""
-
-    def advance(self, receipt: Receipt) -> None:
-        """Take no note."""
-
-
-SILENT = _Silent()
-"""For builds nobody watches."""
+REPORT = "report.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +67,7 @@ class Written:
         return totals
 
 
-def write_cube(plan: Plan, target: Target, client: Client | None, progress: Progress = SILENT) -> Written:
+def write_cube(plan: Plan, target: Target, client: Client | None, watcher: Watcher = SILENT) -> Written:
     """Write a cube: what an earlier run finished is kept, the rest is written, the root comes last.
 
     Raises ``TargetError`` if the target holds another plan's cube, ``IncompleteError`` if a file is bad and the policy is
@@ -98,20 +76,25 @@ def write_cube(plan: Plan, target: Target, client: Client | None, progress: Prog
     prepare(plan, target)
     target.clear_unfinished()
     done = _finished(plan, target)
-    progress.resume(sum(receipt["stop"] - receipt["start"] for receipt in done.values()))
+    watcher.start("writing", plan.patches)
+    watcher.resume(sum(receipt["stop"] - receipt["start"] for receipt in done.values()))
     receipts = dict(done)
     left = [index for index in range(plan.tasks) if index not in done]
     for receipt in run(client, run_batch, _tasks(plan, target, left)):
         receipts[receipt["index"]] = receipt
-        progress.advance(receipt)
-    if left or not target.complete():
+        watcher.count(receipt["stop"] - receipt["start"], receipt["bytes_in"], len(receipt["rejected"]))
+    if left or not target.complete() or _found_damaged(target):
         publish_root(plan, target)
         target.clear_unfinished()
     return Written(receipts=tuple(receipts[index] for index in sorted(receipts)), resumed=len(done))
 
 
-def prepare(plan: Plan, target: Target) -> None:
-    """Refuse a target that holds something else; keep the plan beside the cube; clear what an earlier plan left."""
+def prepare(plan: Plan, target: Target, *, replace: bool = False) -> None:
+    """Refuse a target that holds something else; keep the plan beside the cube.
+
+    An unfinished build of another plan is taken over only where nothing it wrote is lost by that, or where ``replace`` says
+    so. Raises ``TargetError`` otherwise.
+    """
     if target.complete():
         holds = _plan_of(target)
         if holds != plan.digest:
@@ -133,11 +116,7 @@ def prepare(plan: Plan, target: Target) -> None:
     if recipe != plan.recipe.name:
         raise TargetError(f"{target.url} holds an unfinished build of recipe {recipe!r}: choose another --to")
     if digest != plan.digest:
-        expected = {key for spec in plan.arrays for key in spec.object_keys()}
-        for entry in list(target.cube.list()):
-            if entry.key not in expected:
-                target.cube.remove(entry.key)
-        _forget(target, {receipt_key(digest) for digest in plan.batch_digests})
+        _take_over(plan, target, replace=replace)
     target.build.write(PLAN, json.dumps(plan.document(), indent=1).encode())
 
 
@@ -160,11 +139,30 @@ def _begun(target: Target) -> tuple[str, str]:
         ) from None
 
 
-def _forget(target: Target, kept: set[str]) -> None:
-    """Remove receipts of batches that are not planned any more: their objects will be written over."""
-    for entry in list(target.build.list("receipts")):
-        if entry.key not in kept:
-            target.build.remove(entry.key)
+def _take_over(plan: Plan, target: Target, *, replace: bool) -> None:
+    """Remove what an unfinished build of another plan wrote and this plan does not want."""
+    wanted = {receipt_key(digest) for digest in plan.batch_digests}
+    there = [entry.key for entry in target.build.list("receipts")]
+    lost = [key for key in there if key not in wanted]
+    if lost and not replace:
+        raise TargetError(
+            f"{target.url} holds an unfinished build of another plan: {len(lost):,} of its {len(there):,} finished batches "
+            "would be thrown away. Give the options it was begun with, choose another --to, or give --replace"
+        )
+    expected = {key for spec in plan.arrays for key in spec.object_keys()}
+    for entry in list(target.cube.list()):
+        if entry.key not in expected:
+            target.cube.remove(entry.key)
+    for key in lost:
+        target.build.remove(key)
+
+
+def _found_damaged(target: Target) -> bool:
+    """Tell whether the last verification of a build found something wrong."""
+    try:
+        return not json.loads(target.build.read(REPORT))["passed"]
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return False
 
 
 def forget_batches(plan: Plan, target: Target, indexes: Iterable[int]) -> None:
@@ -176,7 +174,8 @@ def forget_batches(plan: Plan, target: Target, indexes: Iterable[int]) -> None:
 def _finished(plan: Plan, target: Target) -> dict[int, Receipt]:
     """Return the receipts of an earlier run whose objects are all there with the sizes it wrote.
 
-    Until the cube is complete, batches with rejected files are tried again: the files may have been mended.
+    Batches whose files were written anew since are not among them. Until the cube is complete, batches with rejected files
+    are not either: the files may have been mended.
     """
     kept = {entry.key for entry in target.build.list("receipts")}
     keys = {i: receipt_key(digest) for i, digest in enumerate(plan.batch_digests) if receipt_key(digest) in kept}
@@ -184,20 +183,34 @@ def _finished(plan: Plan, target: Target) -> dict[int, Receipt]:
         return {}
     there = {entry.key: entry.size for entry in target.cube.list()}
     done = {}
-    for index, key in keys.items():
-        try:
-            receipt = json.loads(target.build.read(key))
-        except ValueError:  # damaged: as if it were not there
+    for index, receipt in _read_receipts(target.build, keys):
+        if receipt is None or any(there.get(key) != size for key, size in receipt["objects"].items()):
             continue
-        mendable = receipt["rejected"] and not target.complete()
-        if not mendable and all(there.get(key) == size for key, size in receipt["objects"].items()):
+        if receipt["stamp"] != plan.stamp(index):
+            _refuse_other_files(target)
+            continue
+        if target.complete() or not receipt["rejected"]:
             done[index] = {name: value for name, value in receipt.items() if name != "columns"}
     return done
 
 
-def _read_receipts(build: Store, keys: dict[int, str]) -> Iterator[tuple[int, Receipt]]:
-    for index, key in keys.items():
-        yield index, json.loads(build.read(key))
+def _refuse_other_files(target: Target) -> None:
+    if target.complete():
+        raise TargetError(
+            f"{target.url} was built from other files than these, or they were written anew since: "
+            "`cube verify T --source S` compares them; to build again, choose another --to"
+        )
+
+
+def _read_receipts(build: Store, keys: dict[int, str]) -> Iterator[tuple[int, Receipt | None]]:
+    """Yield the receipts of batches; None for one that is damaged."""
+    for index, data in zip(keys, build.read_many(list(keys.values())), strict=True):
+        if isinstance(data, OSError):
+            raise data
+        try:
+            yield index, json.loads(data)
+        except ValueError:
+            yield index, None
 
 
 def _tasks(plan: Plan, target: Target, indexes: list[int]) -> Iterator[Task]:
@@ -211,7 +224,7 @@ def _tasks(plan: Plan, target: Target, indexes: list[int]) -> Iterator[Task]:
 def publish_root(plan: Plan, target: Target) -> None:
     """Write coordinates, then each array's metadata, then the root: only now can the cube be opened."""
     keys = {index: receipt_key(digest) for index, digest in enumerate(plan.batch_digests)}
-    values = label_values(plan, (receipt for _, receipt in _read_receipts(target.build, keys)))
+    values = label_values(plan, (receipt or {} for _, receipt in _read_receipts(target.build, keys)))
     digests = {}
     small = [*label_arrays(plan.recipe, plan.patches), *original_arrays(plan.recipe, plan.patches)]
     written = [(spec, values[spec.path]) for spec in small if spec.path in values]

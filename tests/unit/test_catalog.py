@@ -18,9 +18,10 @@ from pyproj import Transformer
 import cube.collection
 from cube.bundled import folder
 from cube.catalog import Catalog, describe, publish
-from cube.collection import KNOWN, class_word, read_template
+from cube.collection import KNOWN, read_template
 from cube.errors import CorruptError, RecipeError, RequestError, UntrustedError
 from cube.footprints import around, footprint
+from cube.layout import class_word
 from cube.recipe import Recipe, read_recipe
 from cube.report import Check, Finding, Report
 from cube.target import target_of

@@ -20,7 +20,7 @@ def samples(plan: Plan, patches: int) -> list[Sample]:
 
 
 def predict(plan: Plan, patches: int, workers: int = 1) -> Estimate:
-    return estimate(plan, samples(plan, patches), workers=workers, spool=0)
+    return estimate(plan, samples(plan, patches), workers=workers, local=True)
 
 
 def stored(built: Built, name: str) -> int:
@@ -80,8 +80,8 @@ def test_a_sample_says_what_it_read(tiny_cube: Built) -> None:
 
 
 def test_typical_ratios_without_a_sample(tiny_cube: Built) -> None:
-    expected = estimate(tiny_cube.plan, [], workers=2, spool=0)
-    assert expected.stored_bytes == pytest.approx(tiny_cube.plan.typical_bytes(), abs=3)
+    expected = estimate(tiny_cube.plan, [], workers=2, local=True)
+    assert expected.stored_bytes == pytest.approx(sum(tiny_cube.plan.typical_bytes().values()), abs=3)
     assert expected.sampled == 0
     assert set(expected.sharing.values()) == {1.0}
     assert math.isnan(expected.seconds)
@@ -90,7 +90,7 @@ def test_typical_ratios_without_a_sample(tiny_cube: Built) -> None:
 
 def test_more_workers_take_less_time_up_to_the_number_of_tasks(wide: Built) -> None:
     read = samples(wide.plan, 30)
-    seconds = {workers: estimate(wide.plan, read, workers=workers, spool=0).seconds for workers in (0, 1, 2, 8, 99)}
+    seconds = {workers: estimate(wide.plan, read, workers=workers, local=True).seconds for workers in (0, 1, 2, 8, 99)}
     assert seconds[0] == seconds[1] > seconds[2] > seconds[8] == seconds[99]
 
 
@@ -109,7 +109,7 @@ def test_a_modality_no_sample_had_is_estimated_by_its_typical_ratio(tiny_cube: B
     some = Share(patches=5, tiles=20, distinct=10, distinct_half=5, stored=1000)
     shares = {"s1": none, "s2": some, "lc": some}
     sample = Sample(patches=5, shares=shares, write_seconds=1.0, verify_seconds=1.0, idle_bytes=10**8, rejected=0)
-    expected = estimate(plan, [sample], workers=1, spool=0)
+    expected = estimate(plan, [sample], workers=1, local=True)
     layout: TileLayout = plan.job.layouts["s1"]
     assert expected.stored["s1"] == pytest.approx(layout.patch_bytes * 25 / 4.4, abs=1)
     assert expected.stored["s2"] != expected.stored["s1"]

@@ -54,7 +54,7 @@ def test_files_are_paired_in_the_order_of_season_scene_and_number(recipe: Recipe
     assert [inventory.seasons[place] for place in inventory.season] == ["spring", "spring", "spring", "winter"]
     assert inventory.path[3].tolist() == [source_path(TWO, 30, name) for name in MODALITIES]
     assert inventory.complete.all()
-    assert inventory.bytes == 12 * 1000
+    assert inventory.total_bytes == 12 * 1000
     assert not inventory.rejected
     assert inventory.scene_keys() == [("spring", 7), ("spring", 15), ("winter", 7)]
 
