@@ -19,8 +19,9 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-TEXTURE = Path(__file__).resolve().parents[2] / "shared" / "data" / "sentinel2-texture"
-"""Where the texture cells are looked for."""
+SHARED = Path(os.environ.get("CUBE_SHARED") or Path(__file__).resolve().parents[2] / "shared")
+"""Where inputs that are no part of the project are looked for."""
+TEXTURE = SHARED / "data" / "sentinel2-texture"
 WIDTH = 28
 """Patches in a row of a full scene, and rows in it."""
 PATCH, STRIDE = 256, 128

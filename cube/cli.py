@@ -21,7 +21,7 @@ from cube.clusters import open_cluster
 from cube.demo import make_demo, true_color
 from cube.errors import CorruptError, CubeError, RequestError, TargetError
 from cube.info import describe_cube, info_text
-from cube.pipeline import SAMPLE, Choice, build, estimate_build, plan_build
+from cube.pipeline import SAMPLE, Built, Choice, build, estimate_build, plan_build
 from cube.printing import built_text, estimate_document, plan_text, report_text
 from cube.progress import Meter
 from cube.recipe import Recipe, read_recipe, with_profile
@@ -139,25 +139,24 @@ def build_command(recipe: str, source: str, to: str, profile: str | None, as_jso
     Killed or interrupted, the same command goes on from there.
     """
     machine = Machine(**{name: options.pop(name) for name in ("scheduler", "workers", "sample", "replace")})
-    passed = run_build(_recipe(recipe, profile), source, to, Choice(**options), machine, as_json=as_json)
-    sys.exit(0 if passed else 1)
+    built = run_build(_recipe(recipe, profile), source, to, Choice(**options), machine, quiet=as_json)
+    _print(built.document() if as_json else built_text(built, to), as_json)
+    sys.exit(0 if built.report.passed else 1)
 
 
-def run_build(recipe: Recipe, source: str, to: str, choice: Choice, machine: Machine, *, as_json: bool = False) -> bool:
-    """Build and print; return whether the cube passed its verification."""
+def run_build(recipe: Recipe, source: str, to: str, choice: Choice, machine: Machine, *, quiet: bool = False) -> Built:
+    """Plan and build; unless quiet, show the plan before."""
     target, workers = target_of(to), machine.workers
     planned = plan_build(recipe, source, choice)
     _refuse_inside(source, to)
-    if not as_json:
+    if not quiet:
         click.echo(plan_text(planned, None), err=True)
     with target.storing():
         prepare(planned, target, replace=machine.replace)
     with open_cluster(scheduler=machine.scheduler, workers=min(workers, planned.tasks)) as client:
         lanes = sum(client.nthreads().values()) if client else 1
         expected = estimate_build(planned, client, sample=machine.sample, workers=lanes, to=to)
-        built = build(planned, target, client, estimated=expected, watcher=Meter())
-    _print(built.document() if as_json else built_text(built, target), as_json)
-    return built.report.passed
+        return build(planned, target, client, estimated=expected, watcher=Meter())
 
 
 def _refuse_inside(source: str, to: str) -> None:
@@ -195,27 +194,27 @@ def info(target: str, as_json: bool) -> None:
 @main.command()
 @click.argument("directory", metavar="[DIR]", required=False, default="cube-demo")
 @_WORKERS
-def demo(directory: str, workers: int) -> None:
+@_JSON
+def demo(directory: str, workers: int, as_json: bool) -> None:
     """Make a small data set and take it all the way.
 
     Scenes in the shape of SEN12MS are made, built, verified and opened with xarray.
     """
-    started = time.monotonic()
-    folder_of_files, to = Path(directory) / "files", str(Path(directory) / "demo.zarr")
-    recipe = read_recipe("demo")
-    click.echo(f"1. {recipe.title}, in {folder_of_files}")
-    click.echo("   " + make_demo(folder_of_files))
-    click.echo(f"2. cube build demo --source {folder_of_files} --to {to}")
+    started, recipe = time.monotonic(), read_recipe("demo")
+    files, to = Path(directory) / "files", str(Path(directory) / "demo.zarr")
+    say = (lambda text: None) if as_json else click.echo
+    say(f"1. {recipe.title}, in {files}\n   {make_demo(files)}")
+    say(f"2. cube build demo --source {files} --to {to}")
     machine = Machine(scheduler=None, workers=workers, sample=SAMPLE)
-    passed = run_build(recipe, str(folder_of_files), to, Choice(), machine)
-    click.echo(f"3. cube verify {to} --source {folder_of_files}")
-    report = verify_cube(target_of(to), source=str(folder_of_files))
-    click.echo(report_text(report))
-    click.echo("4. Opening it with nothing but xarray")
-    click.echo(_open_with_xarray(to))
-    click.echo(f"Done in {time.monotonic() - started:.0f} s. What to try next:")
-    click.echo(f"   cube info {to}\n   cube recipes\n   cube plan RECIPE --source YOUR_FOLDER --sample 200")
-    sys.exit(0 if passed and report.passed else 1)
+    built = run_build(recipe, str(files), to, Choice(), machine, quiet=as_json)
+    say(f"{built_text(built, to)}\n3. cube verify {to} --source {files}")
+    report = verify_cube(target_of(to), source=str(files))
+    say(f"{report_text(report)}\n4. Opening it with nothing but xarray\n{_open_with_xarray(to)}")
+    say(f"Done in {time.monotonic() - started:.0f} s. What to try next:")
+    say(f"   cube info {to}\n   cube recipes\n   cube plan RECIPE --source YOUR_FOLDER --sample 200")
+    if as_json:
+        _print({"files": str(files), "build": built.document(), "verify": report.document()}, as_json)
+    sys.exit(0 if built.report.passed and report.passed else 1)
 
 
 def _open_with_xarray(url: str) -> str:

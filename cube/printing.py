@@ -12,7 +12,6 @@ from cube.plan import Plan
 from cube.progress import counted, duration, size
 from cube.recipe import Recipe
 from cube.report import Report
-from cube.target import Target
 
 _AGAIN = "No catalog was written. The same command writes the damaged batches again."
 _SHOWN = 5
@@ -114,10 +113,10 @@ def estimate_document(plan: Plan, expected: Estimate) -> dict[str, Any]:
     return {"plan": plan.document(), "published": published, "estimate": expected.document()}
 
 
-def built_text(built: Built, target: Target) -> str:
+def built_text(built: Built, url: str) -> str:
     """Return what a build did, and predicted beside actual."""
     written, raw = built.written, built.plan.raw_bytes
-    lines = [f"Wrote {target.url}: {counted(built.plan.patches, 'patch')} in {duration(built.seconds)}"]
+    lines = [f"Wrote {url}: {counted(built.plan.patches, 'patch')} in {duration(built.seconds)}"]
     if written.resumed:
         lines[0] += f" ({written.resumed:,} of {built.plan.tasks:,} batches stood from an earlier run)"
     lines.append(f"  {size(raw)} of pixels stored in {size(written.shard_bytes)}: 1/{raw / written.shard_bytes:.1f}")
