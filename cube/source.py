@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections import Counter
@@ -15,9 +16,10 @@ from cube.inventory import Inventory, Rejected
 from cube.layout import expectations
 from cube.rasters import read_raster
 from cube.recipe import Recipe
-from cube.store import Entry, is_local, open_store
+from cube.store import Entry, Store, is_local, open_store
 
 _Key = tuple[int, int, int]
+_OF_FILE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _LARGEST = 2**31 - 1
 """Largest scene or patch number a cube can hold."""
 _USUAL_SHARE = 0.9
@@ -150,9 +152,18 @@ def examine(recipe: Recipe, inventory: Inventory) -> Inventory:
             path = str(inventory.path[row, place])
             try:
                 expectation.check(read_raster(store.read(path)))
-            except (RejectedFile, OSError) as error:
+            except RejectedFile as error:
                 bad[int(row), place] = rejection(path, error)
+            except OSError as error:
+                bad[int(row), place] = rejection(path, require_answer(store, error))
     return inventory.without_files(bad)
+
+
+def require_answer(store: Store, error: OSError) -> OSError:
+    """Return an error that tells of one file; raise one that tells of the store: then no file may be called bad."""
+    if not (isinstance(error, _OF_FILE) or error.errno == errno.EIO) or not store.answers():
+        raise error
+    return error
 
 
 def rejection(path: str, error: RejectedFile | OSError) -> Rejected:

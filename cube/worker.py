@@ -19,12 +19,10 @@ from cube.errors import CubeError, IncompleteError, RejectedFile, StorageError
 from cube.inventory import Rejected
 from cube.plan import READ_AHEAD, Batch, Job
 from cube.rasters import Georeference, Raster, RasterReader
-from cube.source import rejection
+from cube.source import rejection, require_answer
 from cube.store import Store
 from cube.target import FULL, Target, remedy
 from cube.tiles import DIGEST_SIZE, ShardWriter
-
-_OF_FILE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 Receipt = dict[str, Any]
 
@@ -140,11 +138,7 @@ def read_patches(job: Job, batch: Batch, source: Store) -> Iterator[tuple[dict[s
 def _answered(source: Store, files: Iterator[bytes | OSError]) -> Iterator[bytes | OSError]:
     """Yield files and errors that tell of one file; raise an error that tells of the store."""
     for data in files:
-        if isinstance(data, OSError):
-            of_file = isinstance(data, _OF_FILE) or data.errno == errno.EIO
-            if not of_file or not source.answers():
-                raise data
-        yield data
+        yield require_answer(source, data) if isinstance(data, OSError) else data
 
 
 def _decode(
