@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
 
 from cube.errors import CubeError, StorageError, TargetError
 from cube.store import Store, is_local, open_store
 
 _SUFFIX = ".zarr"
 _UNFINISHED = "unfinished"
+_PROBE = "cube-probe"
+"""Always the same: the next run takes away what a killed one left."""
 ROOT = "zarr.json"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Answers of a disk that is full."""
@@ -58,11 +59,11 @@ class Target:
         """Raise ``TargetError`` unless a small object can be written and removed beside the cube."""
         if is_local(self.url) and os.path.isfile(self.cube.url):
             raise TargetError(f"{self.url}: cannot be written (it is a file); choose another --to")
-        probe = f"probe-{uuid4().hex}"
         try:
             for store in (self.build, self.cube):
-                store.write(probe, b"probe")
-                store.remove(probe)
+                store.write(_PROBE, b"probe")
+                with suppress(FileNotFoundError):  # another run at the same place may have been faster
+                    store.remove(_PROBE)
         except OSError as error:
             reason = error.strerror or str(error) or type(error).__name__
             raise TargetError(f"{self.url}: cannot be written ({reason}); choose another --to or mend its rights") from None

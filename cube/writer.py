@@ -13,7 +13,7 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from cube.arrays import ArraySpec, chunk_key, encode_chunk, group_document, metadata_bytes, values_digest
-from cube.certificate import certificate, pixels_digest, seal
+from cube.certificate import certificate, pixels_digest, seal, sealed
 from cube.clusters import Task, run
 from cube.errors import TargetError
 from cube.labels import label_values
@@ -121,10 +121,13 @@ def prepare(plan: Plan, target: Target, *, replace: bool = False) -> None:
 
 
 def _plan_of(target: Target) -> str | None:
-    """Return the plan a finished cube says it was built by; None where it says none."""
+    """Return the plan a finished cube was built by: its root says so, or where that is damaged, the records beside it."""
+    root = target.cube.read(ROOT)
     try:
-        return str(json.loads(target.cube.read(ROOT))["attributes"]["cube"]["plan"])
-    except (ValueError, LookupError, TypeError):
+        told = root if sealed(root) else target.build.read(PLAN)
+        document = json.loads(told)
+        return str(document["attributes"]["cube"]["plan"] if told is root else document["digest"])
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
         return None
 
 

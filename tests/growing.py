@@ -103,6 +103,7 @@ class Standing:
             number=np.concatenate([values["number"], new.number]),
             path=np.concatenate([np.where(sizes >= 0, np.array(paths, object), ""), new.path]),
             size=np.concatenate([sizes, new.size]),
+            stamp=np.concatenate([np.full(sizes.shape, "", object), new.stamp]),
         )
 
 
