@@ -25,11 +25,22 @@ from cube.target import FULL, Target, remedy
 from cube.tiles import DIGEST_SIZE, ShardWriter
 
 Receipt = dict[str, Any]
+_KEYS = {"batch", "stamp", "index", "start", "stop", "peak_bytes", "bytes_in", "objects", "tiles", "rejected", "columns"}
+"""What a whole receipt says at least."""
 
 
 def receipt_key(digest: str) -> str:
     """Return the key of a batch's receipt in the build store."""
     return f"receipts/{digest}.json"
+
+
+def read_receipt(data: bytes) -> Receipt | None:
+    """Return a stored receipt; None for one that is damaged or of another version."""
+    try:
+        receipt = json.loads(data)
+    except ValueError:
+        return None
+    return receipt if isinstance(receipt, dict) and receipt.keys() >= _KEYS else None
 
 
 def run_batch(job: Job, batch: Batch, source: Store, target: Target, header: ArraySpec) -> Receipt | CubeError:

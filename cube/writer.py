@@ -22,7 +22,7 @@ from cube.plan import Plan
 from cube.store import Store, open_store
 from cube.target import ROOT, Target
 from cube.watch import SILENT, Watcher
-from cube.worker import Receipt, receipt_key, run_batch
+from cube.worker import Receipt, read_receipt, receipt_key, run_batch
 
 PLAN = "plan.json"
 REPORT = "report.json"
@@ -210,10 +210,7 @@ def _read_receipts(build: Store, keys: dict[int, str]) -> Iterator[tuple[int, Re
     for index, data in zip(keys, build.read_many(list(keys.values())), strict=True):
         if isinstance(data, OSError):
             raise data
-        try:
-            yield index, json.loads(data)
-        except ValueError:
-            yield index, None
+        yield index, read_receipt(data)
 
 
 def _tasks(plan: Plan, target: Target, indexes: list[int]) -> Iterator[Task]:

@@ -188,8 +188,8 @@ class Built:
     """One build in this process."""
 
     url: str
-    plan: Any
-    written: Any
+    plan: Any = field(repr=False)
+    written: Any = field(repr=False)
     """What ``write_cube`` gave."""
     target: Any
 
