@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -27,13 +28,16 @@ from making import BANDS, FILLS, MODALITIES, Made, Scene, make_patches, write_re
 from rasterio.transform import Affine
 
 from cube.cli import main
+from cube.labels import label_values
 from cube.store import LocalStore
+from cube.writer import prepare
 
 SCENE = Scene("fall", 3, rows=3, columns=4)
 BAD = SCENE.id(35)
 """The patch that is damaged: the second of the second batch of four."""
 ROW = 5
 OTHERS = [row for row in range(12) if row != ROW]
+SPACE = "free some space (there and in the temporary folder)"
 POLICIES = ("fail", "reject", "keep")
 
 
@@ -86,6 +90,12 @@ def named(to: Path) -> dict[str, tuple[str, str]]:
 def objects(to: Path) -> dict[str, bytes]:
     """Return every object of a cube."""
     return {str(path.relative_to(to)): path.read_bytes() for path in sorted(to.rglob("*")) if path.is_file()}
+
+
+def written(to: Path, name: str) -> dict[str, Any]:
+    """Return one document of the build records."""
+    document: dict[str, Any] = json.loads(to.with_suffix(".build").joinpath(name).read_text())
+    return document
 
 
 def path_of(made: Made, modality: str) -> Path:
@@ -331,7 +341,7 @@ def test_a_file_found_damaged_while_writing_is_told_everywhere(tmp_path: Path, r
     damage_directory(path_of(files, "s2"))
     to = tmp_path / "a.zarr"
     text = convert(recipe, files, to, "--incomplete", policy)
-    assert "1 files were rejected when they were read:" in text.stdout
+    assert "1 file rejected when read:" in text.stdout
     assert f"{key_of(files, 's2')}: unreadable: its first TIFF directory is damaged" in text.stdout
     again = json.loads(convert(recipe, files, to, "--incomplete", policy, "--json").stdout)
     assert [item[:2] for item in again["rejected"]] == [[key_of(files, "s2"), "unreadable"]]
@@ -437,7 +447,312 @@ def test_strangers_among_the_files_are_named_and_harm_nothing(tmp_path: Path, re
     }
 
 
+def test_side_files_of_macos_are_no_patches(tmp_path: Path, recipe: str, files: Made, clean: Path) -> None:
+    for path in (*files.files.values(), files.folder / "x"):
+        path.with_name(f"._{path.name}").write_bytes(b"\x00\x05\x16\x07")
+    to = tmp_path / "a.zarr"
+    result = convert(recipe, files, to)
+    assert result.exit_code == 0
+    assert named(to) == {}
+    assert "37 files ignored, 0 rejected" in result.stderr
+    assert objects(to) == objects(clean)
+
+
+def test_every_rejected_file_is_listed_whenever_it_was_found(tmp_path: Path, recipe: str, files: Made) -> None:
+    truncate(path_of(files, "s1"))
+    damage_directory(files.files[SCENE.id(40), "s2"])
+    to = tmp_path / "a.zarr"
+    first = convert(recipe, files, to, "--incomplete", "keep", "--json")
+    again = convert(recipe, files, to, "--incomplete", "keep", "--json")
+    late = str(files.files[SCENE.id(40), "s2"].relative_to(files.folder))
+    for document in (json.loads(first.stdout), json.loads(again.stdout), written(to, "build.json")):
+        assert [item[:2] for item in document["rejected"]] == [[key_of(files, "s1"), "truncated"], [late, "unreadable"]]
+        assert document["figures"]["rejected"]["actual"] == 2
+        assert document["figures"]["objects"]["actual"] == len(objects(to))
+
+
+def test_no_document_holds_nan(tmp_path: Path, recipe: str, files: Made) -> None:
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    to = tmp_path / "a.zarr"
+    for name in files.ids:
+        damage_directory(files.files[name, "lc"])
+    for result in (
+        cube("plan", recipe, "--source", files.folder, "--json"),
+        convert(recipe, files, to, "--sample", "0", "--json"),
+        cube("info", to, "--json"),
+        cube("verify", to, "--json"),
+    ):
+        assert result.exit_code == 0, result.output
+        json.loads(result.stdout, parse_constant=refuse)
+    for name in ("plan.json", "build.json", "estimate.json", "report.json"):
+        json.loads(to.with_suffix(".build").joinpath(name).read_text(), parse_constant=refuse)
+    assert written(to, "build.json")["figures"]["seconds"]["predicted"] is None
+    assert cube("info", to).exit_code == 0
+
+
+# Sources that go away
+
+
+@pytest.mark.parametrize("sample", [0, 100])
+def test_a_source_that_is_gone_after_the_plan_makes_no_gap(
+    tmp_path: Path, recipe: str, files: Made, clean: Path, monkeypatch: pytest.MonkeyPatch, sample: int
+) -> None:
+    to, away = tmp_path / "a.zarr", tmp_path / "away"
+
+    def prepare_and_lose(*arguments: Any, **options: Any) -> None:
+        prepare(*arguments, **options)
+        files.folder.rename(away)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cube.cli.prepare", prepare_and_lose)
+        result = convert(recipe, files, to, "--incomplete", "keep", "--sample", sample)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("cube: ")
+    assert "FileNotFoundError" in last
+    assert str(files.folder) in last
+    assert objects(to) == {}
+    assert not list(tmp_path.glob("a.build/receipts/*"))
+    away.rename(files.folder)
+    assert convert(recipe, files, to, "--incomplete", "keep").exit_code == 0
+    assert named(to) == {}
+    pixels, expected = ({key: data for key, data in objects(path).items() if "/c/" in key} for path in (to, clean))
+    assert pixels == expected
+
+
+def test_a_source_that_is_gone_while_it_is_read_stops_the_build(
+    tmp_path: Path, recipe: str, files: Made, clean: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to, away = tmp_path / "a.zarr", tmp_path / "away"
+
+    class Leaving(LocalStore):
+        def read_many(self, keys: list[str]) -> Iterator[bytes | OSError]:
+            for place, data in enumerate(super().read_many(keys)):
+                yield data
+                if place == 4 and SCENE.id(35) in tmp_ids(keys):
+                    files.folder.rename(away)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cube.store.LocalStore", Leaving)
+        assert convert(recipe, files, to, "--sample", "0").exit_code == 1
+    assert len(list(tmp_path.glob("a.build/receipts/*"))) == 1
+    assert not (to / "zarr.json").exists()
+    away.rename(files.folder)
+    last = convert(recipe, files, to, "--sample", "0", "--json")
+    assert json.loads(last.stdout)["resumed"] == 1
+    assert objects(to) == objects(clean)
+
+
+def tmp_ids(keys: list[str]) -> set[str]:
+    return {Path(key).stem.replace("_s1_", "_").replace("_s2_", "_").replace("_lc_", "_") for key in keys}
+
+
+# Damage seen by a verification
+
+
+class Unreadable(LocalStore):
+    """A folder on a disk with bad sectors."""
+
+    bad: tuple[str, ...] = ()
+
+    def check(self, key: str) -> None:
+        if key in self.bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def read(self, key: str) -> bytes:
+        self.check(key)
+        return super().read(key)
+
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        self.check(key)
+        return super().read_range(key, start, stop)
+
+
+@pytest.mark.parametrize(
+    ("key", "check"),
+    [
+        ("s2/c/1/0/0/0", "shards"),
+        ("originals/header/c/2/0/0", "originals"),
+        ("lon/c/0", "labels"),
+        ("s1/zarr.json", "metadata"),
+    ],
+)
+def test_an_object_that_cannot_be_read_is_named_and_all_others_are_checked(
+    tmp_path: Path, clean: Path, monkeypatch: pytest.MonkeyPatch, key: str, check: str
+) -> None:
+    to = tmp_path / "a.zarr"
+    shutil.copytree(clean, to)
+    shard = bytearray((to / "lc/c/0/0/0/0").read_bytes())
+    shard[40] ^= 1
+    (to / "lc/c/0/0/0/0").write_bytes(shard)
+    monkeypatch.setattr(Unreadable, "bad", (key,))
+    monkeypatch.setattr("cube.store.LocalStore", Unreadable)
+    result = cube("verify", to, "--json")
+    assert result.exit_code == 1, result.stderr
+    checks = {item["name"]: item for item in json.loads(result.stdout)["checks"]}
+    (finding,) = (item for item in checks[check]["findings"] if "lc/" not in item["where"])
+    assert finding["where"] == key
+    assert re.fullmatch(r"cannot be read: (\[Errno 5\] )?Input/output error", finding["what"])
+    assert any("lc/c/0/0/0/0" in item["where"] for item in checks["shards"]["findings"])
+    failed = {name for name, item in checks.items() if item["findings"]}
+    assert failed <= {check, "shards", "georeference"}
+    assert checks["pixels"]["seen"] == "36 images of 12 patches, decoded and hashed"
+
+
+def test_labels_that_tell_of_an_image_that_is_not_there_are_found(
+    tmp_path: Path, recipe: str, files: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The labels are certified as they are, so only the rules of absent images can tell."""
+    path_of(files, "s2").unlink()
+
+    def invent(*arguments: Any) -> dict[str, np.ndarray]:
+        values = label_values(*arguments)
+        values["zero_count"][ROW, 1] = 5
+        return values
+
+    monkeypatch.setattr("cube.writer.label_values", invent)
+    result = convert(recipe, files, tmp_path / "a.zarr", "--incomplete", "keep", "--json")
+    assert result.exit_code == 1
+    findings = [
+        (check["name"], item["where"], item["what"])
+        for check in json.loads(result.stdout)["report"]["checks"]
+        for item in check["findings"]
+    ]
+    assert findings == [("presence", BAD, "said to be absent, but its labels tell of an image")]
+
+
+def test_verification_names_how_many_files_are_no_part_of_the_cube(tmp_path: Path, recipe: str, files: Made) -> None:
+    to = tmp_path / "a.zarr"
+    assert convert(recipe, files, to, "--limit", "10").exit_code == 0
+    (files.folder / "notes.txt").write_text("x")
+    result = cube("verify", to, "--source", files.folder)
+    assert result.exit_code == 0
+    assert f"30 files of {files.folder}; 7 other files there are no part of the cube" in result.stdout
+
+
 # Targets
+
+
+def test_a_target_within_the_source_is_refused(tmp_path: Path, recipe: str, files: Made) -> None:
+    for to in (files.folder / "a.zarr", files.folder / "deep/er/a.zarr", files.folder / ".." / files.folder.name / "a.zarr"):
+        result = convert(recipe, files, to)
+        assert result.exit_code == 2
+        assert "lies inside the source" in result.stderr
+        assert "choose another --to" in result.stderr
+    assert not list(files.folder.rglob("a.*"))
+    assert not list(files.folder.rglob("deep"))
+    assert convert(recipe, files, files.folder.with_name("files.zarr"), "--sample", "0").exit_code == 0
+
+
+def test_targets_are_looked_at_before_any_process_is_started(
+    tmp_path: Path, recipe: str, files: Made, clean: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(**options: Any) -> None:
+        raise AssertionError("a cluster was started")
+
+    monkeypatch.setattr("cube.cli.open_cluster", start)
+    photos(tmp_path / "a.zarr")
+    shutil.copytree(clean, tmp_path / "b.zarr")
+    (tmp_path / "c.zarr").write_text("x")
+    for name in ("a", "b", "c"):
+        assert convert(recipe, files, tmp_path / f"{name}.zarr", "--limit", "5").exit_code == 2
+
+
+def test_an_unfinished_build_of_another_plan_is_thrown_away_only_when_told(
+    tmp_path: Path, recipe: str, files: Made, clean: Path
+) -> None:
+    right = path_of(files, "s2").read_bytes()
+    damage_directory(path_of(files, "s2"))
+    to, build = tmp_path / "a.zarr", tmp_path / "a.build"
+    begun = ("--incomplete", "fail", "--sample", "0")
+    assert convert(recipe, files, to, *begun).exit_code == 1
+    path_of(files, "s2").write_bytes(right)
+    before, records = objects(to), objects(build)
+    result = convert(recipe, files, to, *begun, "--profile", "fast")
+    assert result.exit_code == 2
+    assert "1 of its 1 finished batches would be thrown away" in result.stderr
+    assert "Give the options it was begun with, choose another --to, or give --replace" in result.stderr
+    assert objects(to) == before
+    assert objects(build) == records
+    taken = convert(recipe, files, to, *begun, "--profile", "fast", "--replace", "--json")
+    assert taken.exit_code == 0, taken.stderr
+    assert json.loads(taken.stdout)["resumed"] == 0
+    fresh = tmp_path / "fresh.zarr"
+    assert convert(recipe, files, fresh, *begun, "--profile", "fast").exit_code == 0
+    assert objects(to) == objects(fresh)
+    assert len(list((build / "receipts").iterdir())) == 3
+
+
+def test_an_unfinished_build_is_taken_over_where_nothing_is_lost(tmp_path: Path, recipe: str, files: Made, clean: Path) -> None:
+    """The first batch is the same in both plans, and it is all that was finished."""
+    damage_directory(path_of(files, "s2"))
+    to = tmp_path / "a.zarr"
+    assert convert(recipe, files, to, "--incomplete", "fail", "--sample", "0").exit_code == 1
+    path_of(files, "s2").unlink()
+    result = convert(recipe, files, to, "--incomplete", "fail", "--sample", "0", "--limit", "4", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["resumed"] == 1
+    assert not [key for key in objects(to) if "/c/1/" in key]
+
+
+def test_replace_never_touches_a_finished_cube(tmp_path: Path, recipe: str, files: Made) -> None:
+    to = tmp_path / "a.zarr"
+    assert convert(recipe, files, to, "--sample", "0").exit_code == 0
+    before = objects(to)
+    result = convert(recipe, files, to, "--limit", "5", "--replace")
+    assert result.exit_code == 2
+    assert "holds another cube" in result.stderr
+    assert objects(to) == before
+
+
+def test_files_that_were_written_anew_are_noticed_though_their_size_is_the_same(
+    tmp_path: Path, recipe: str, files: Made
+) -> None:
+    to = tmp_path / "a.zarr"
+    assert convert(recipe, files, to, "--sample", "0").exit_code == 0
+    before = objects(to)
+    path_of(files, "s2").write_bytes(path_of(files, "s2").read_bytes())
+    result = convert(recipe, files, to, "--sample", "0")
+    assert result.exit_code == 2
+    assert "was built from other files than these, or they were written anew since" in result.stderr
+    assert objects(to) == before
+
+
+def test_batches_of_files_that_were_written_anew_are_written_again(tmp_path: Path, recipe: str, files: Made) -> None:
+    damage_directory(path_of(files, "s2"))
+    to = tmp_path / "a.zarr"
+    assert convert(recipe, files, to, "--incomplete", "fail", "--sample", "0").exit_code == 1
+    first = files.files[files.ids[0], "lc"]
+    data = bytearray(first.read_bytes())
+    data[-1] ^= 1
+    first.write_bytes(data)
+    path_of(files, "s2").unlink()
+    result = convert(recipe, files, to, "--incomplete", "keep", "--sample", "0", "--replace", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["resumed"] == 0
+    assert cube("verify", to, "--source", files.folder).exit_code == 0
+
+
+def test_a_cube_that_does_not_pass_any_more_loses_its_catalog_until_it_is_mended(
+    tmp_path: Path, recipe: str, files: Made
+) -> None:
+    to, collection = tmp_path / "a.zarr", tmp_path / "a.stac/collection.json"
+    assert convert(recipe, files, to, "--sample", "0").exit_code == 0
+    expected = objects(to)
+    for key in ("s2/c/1/0/0/0", "lon/c/0", "s1/zarr.json"):
+        data = bytearray((to / key).read_bytes())
+        data[len(data) // 2] ^= 1
+        (to / key).write_bytes(data)
+    failed = convert(recipe, files, to, "--sample", "0")
+    assert failed.exit_code == 1
+    assert "No catalog was written" in failed.stdout
+    assert not collection.exists()
+    assert convert(recipe, files, to, "--sample", "0").exit_code == 0
+    assert objects(to) == expected
+    assert collection.exists()
 
 
 def test_a_target_that_holds_the_cube_of_another_plan(tmp_path: Path, recipe: str, files: Made) -> None:
@@ -565,7 +880,7 @@ def test_a_disk_too_full_for_a_shard(tmp_path: Path, workers: int) -> None:
     result = limited(300_000, *command, workers)
     assert result.returncode == 1, result.stderr
     assert "Traceback" not in result.stderr
-    assert f"cube: writing to {to} failed: File too large; free some space and run again" in result.stderr
+    assert f"cube: writing to {to} failed: File too large; {SPACE} and run again" in result.stderr
     assert result.stdout == ""
     assert not [path for path in to.rglob("*") if path.is_file() and path.stat().st_size > 300_000]
     assert not (to / "zarr.json").exists()
@@ -609,7 +924,7 @@ def test_a_disk_that_is_full_at_any_point(
     if at.startswith("a.stac"):
         assert last == f"cube: {tmp_path}/a.stac: the catalog cannot be written: [Errno 28] No space left on device"
     else:
-        assert last == f"cube: writing to {to} failed: No space left on device; free some space and run again"
+        assert last == f"cube: writing to {to} failed: No space left on device; {SPACE} and run again"
     assert (to / "zarr.json").exists() == (at.startswith(("a.stac", "a.build/report")))
     assert not (tmp_path / at).exists()
     before = {path: path.stat().st_mtime_ns for name in MODALITIES for path in to.glob(f"{name}/c/*/0/0/0")}

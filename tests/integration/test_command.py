@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import xarray as xr
+from click.testing import CliRunner
 from distributed import LocalCluster
 from making import MODALITIES, Made, Scene, make_patches, write_recipe
 
 from cube import __version__
 from cube.bundled import recipe_names
+from cube.cli import main
 
 SCENES = (Scene("spring", 15, rows=3, columns=4), Scene("winter", 2, rows=2, columns=4, epsg=32737))
 PATCHES = 20
@@ -78,10 +81,11 @@ def test_results_come_on_stdout_and_progress_on_stderr(built: tuple[Path, subpro
     assert f"{to} is sound:" in done.stdout
     assert f"Catalog: {to.with_suffix('.stac')}" in done.stdout
     assert "patches/s" not in done.stdout
-    assert re.search(r"^20 of 20 patches · .* patches/s · .* MB/s · 0\.0 s left · 0 rejected$", done.stderr, re.M)
-    assert "verifying …" in done.stderr
+    assert re.search(r"^writing 20 of 20 patches · .* patches/s · .* MB/s · 0\.0 s left · 0 rejected$", done.stderr, re.M)
+    assert re.search(r"^verifying 20 of 20 patches · .* MB/s · 0\.0 s left · 0 rejected$", done.stderr, re.M)
     assert "20 patches in 1 of" not in done.stderr
-    assert re.search(r"spring +12 of 40,883 patches in 1 of 56 scenes", done.stderr)
+    assert re.search(r"spring +12 of 40,883 patches in 1 of 56 scenes, 40,871 missing$", done.stderr, re.M)
+    assert re.search(r"summer +0 of 45,753 patches in 0 of 65 scenes, 45,753 missing$", done.stderr, re.M)
     assert "\r" not in done.stderr
 
 
@@ -119,10 +123,13 @@ def test_verify(built: tuple[Path, subprocess.CompletedProcess[str]], files: Mad
     alone = cube("verify", to, "--workers", 2)
     assert f"{to} is sound:" in alone.stdout
     assert "against" not in alone.stdout
+    assert "verifying 20 of 20 patches" in alone.stderr
     document = json.loads(cube("verify", to, "--source", files.folder, "--workers", 0, "--json").stdout)
     assert document["passed"] is True
     assert {"root", "objects", "pixels", "sharing", "source"} <= {check["name"] for check in document["checks"]}
-    assert next(check["seen"] for check in document["checks"] if check["name"] == "source").startswith("60 files of")
+    assert next(check["seen"] for check in document["checks"] if check["name"] == "source") == (
+        f"60 files of {files.folder}; 0 other files there are no part of the cube"
+    )
 
 
 def test_verify_finds_a_flipped_bit(files: Made, recipe: Path, tmp_path: Path) -> None:
@@ -179,7 +186,26 @@ def test_a_plan_foretells_the_build(built: tuple[Path, subprocess.CompletedProce
     )
     assert document["estimate"]["stored_bytes"] == shards
     assert document["plan"]["objects"] == len(objects(to))
+    figures = json.loads((to.with_suffix(".build") / "build.json").read_text())["figures"]
+    assert figures["objects"] == {"predicted": len(objects(to)), "actual": len(objects(to))}
     assert document["plan"]["digest"] == json.loads((to / "zarr.json").read_text())["attributes"]["cube"]["plan"]
+
+
+def test_an_inventory_is_kept_beside_the_cube(built: tuple[Path, subprocess.CompletedProcess[str]], files: Made) -> None:
+    table = pq.read_table(built[0].with_suffix(".build") / "inventory.parquet")
+    assert table["patch"].to_pylist() == files.ids
+    for name in MODALITIES:
+        assert table[f"{name}_path"].to_pylist() == [str(files.files[row, name].relative_to(files.folder)) for row in files.ids]
+        assert table[f"{name}_bytes"].to_pylist() == [files.files[row, name].stat().st_size for row in files.ids]
+
+
+def test_published_counts_are_those_of_the_whole_source(files: Made, recipe: Path) -> None:
+    done = cube("plan", recipe, "--source", files.folder, "--where", "season=winter", "--limit", 3)
+    assert re.search(r"spring +12 of 40,883 patches in 1 of 56 scenes, 40,871 missing; 0 to be converted$", done.stdout, re.M)
+    assert re.search(r"winter +8 of 31,825 patches in 1 of 46 scenes, 31,817 missing; 3 to be converted$", done.stdout, re.M)
+    document = json.loads(cube("plan", recipe, "--source", files.folder, "--limit", 3, "--json").stdout)
+    assert document["published"]["winter"] == {"scenes": 1, "of_scenes": 46, "patches": 8, "of_patches": 31825}
+    assert document["published"]["fall"] == {"scenes": 0, "of_scenes": 85, "patches": 0, "of_patches": 62201}
 
 
 def test_limit_and_where(files: Made, recipe: Path, tmp_path: Path) -> None:
@@ -231,10 +257,26 @@ def test_help_and_version() -> None:
     assert "--incomplete [fail|reject|keep]" in cube("build", "-h").stdout
 
 
+def nothing_but_the_plan(folder: Path) -> bool:
+    """The target has been looked at, and nothing has been written into it."""
+    return [path for path in folder.rglob("*") if path.is_file()] == [folder / "a.build/plan.json"]
+
+
 def test_a_scheduler_that_does_not_answer(files: Made, recipe: Path, tmp_path: Path) -> None:
     done = cube("build", recipe, "--source", files.folder, "--to", tmp_path / "a.zarr", "--scheduler", "nonsense://x", code=2)
     assert "no Dask scheduler answers at 'nonsense://x'" in done.stderr
-    assert not list(tmp_path.iterdir())
+    assert nothing_but_the_plan(tmp_path)
+
+
+def test_a_scheduler_without_workers(files: Made, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cube.clusters._CONNECT_SECONDS", 1)
+    with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None) as idle:
+        address = idle.scheduler_address
+        words = ["build", str(recipe), "--source", str(files.folder), "--to", str(tmp_path / "a.zarr"), "--scheduler", address]
+        done = CliRunner().invoke(main, words)
+    assert done.exit_code == 2
+    assert f"the scheduler at {address!r} has no worker: start one, then run again" in done.stderr
+    assert nothing_but_the_plan(tmp_path)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from pyproj import Transformer
 
 import cube.collection
 from cube.bundled import folder
-from cube.catalog import Catalog, describe, publish
+from cube.catalog import Catalog, describe, publish, retract
 from cube.collection import KNOWN, read_template
 from cube.errors import CorruptError, RecipeError, RequestError, UntrustedError
 from cube.footprints import around, footprint
@@ -273,6 +273,17 @@ def test_publishing_again_removes_items_of_scenes_that_are_gone(catalog: Catalog
     assert sorted(entry.key for entry in target.stac.list()) == sorted([*catalog.documents, "page.html"])
 
 
+def test_a_catalog_is_retracted_and_published_again(catalog: Catalog, report: Report, tmp_path: Path) -> None:
+    target = target_of(str(tmp_path / "tiny.zarr"))
+    retract(target)
+    publish(catalog, target, Report(target.url, report.checks))
+    retract(target)
+    assert not target.stac.exists("collection.json")
+    retract(target)
+    publish(catalog, target, Report(target.url, report.checks))
+    assert sorted(entry.key for entry in target.stac.list()) == sorted(catalog.documents)
+
+
 def test_the_recipe_must_be_the_one_of_the_cube(tiny_cube: Built, report: Report, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="has recipe tiny, not sen12ms"):
         describe(tiny_cube.target, read_recipe("sen12ms"), report)
@@ -303,7 +314,7 @@ def test_templates_say_only_what_cannot_be_derived(name: str, catalog: Catalog) 
 
 def test_every_bundled_recipe_has_its_template() -> None:
     recipes = [path.stem for path in folder("recipes").glob("*.yaml")]
-    assert sorted({read_recipe(name).catalog for name in recipes}) == TEMPLATES
+    assert sorted({read_recipe(name).catalog for name in recipes} | {"own"}) == TEMPLATES
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from making import MODALITIES, Scene, source_path, write_recipe
 
 from cube.errors import IncompleteError, RequestError
-from cube.plan import Plan, make_plan
+from cube.plan import READ_AHEAD, Plan, make_plan
 from cube.recipe import Recipe, read_recipe, with_profile
 from cube.source import pair
 from cube.store import Entry
@@ -66,7 +67,8 @@ def test_figures(recipe: Recipe) -> None:
     assert plan.raw_bytes == pixels * (22 * 2 * 4 + 23 * 13 * 2 + 23 * 4)
     typical = pixels * (22 * 2 * 4 / 4.4 + 23 * 13 * 2 / 6.6 + 23 * 4 / 200)
     assert sum(plan.typical_bytes().values()) == pytest.approx(typical, abs=1)
-    assert plan.peak_bytes(spool=10**7) - plan.peak_bytes(spool=0) == 3 * 10**7
+    ahead = (READ_AHEAD - 1) * sum(layout.patch_bytes + plan.job.header_bytes for layout in plan.job.layouts.values())
+    assert plan.peak_bytes(spool=10**7) - plan.peak_bytes(spool=0) == 3 * 10**7 + ahead
     assert plan.peak_bytes(spool=0, base=1) < plan.peak_bytes(spool=0)
     document = plan.document()
     assert document["bytes_in"] == 68 * 1000
@@ -118,6 +120,23 @@ def test_a_change_of_one_file_changes_only_its_batch(recipe: Recipe) -> None:
     listed[40] = Entry(listed[40].key, 1001)
     pairs = zip(planned(recipe).batch_digests, planned(recipe, listed).batch_digests, strict=True)
     assert [before == after for before, after in pairs] == [True, True, False, True, True]
+
+
+def test_what_was_written_anew_changes_its_batchs_stamp_and_no_digest(recipe: Recipe) -> None:
+    listed = [replace(entry, stamp="then") for entry in entries()]
+    before = planned(recipe, listed)
+    key = str(before.inventory.path[6, 1])
+    after = planned(recipe, [replace(entry, stamp="now") if entry.key == key else entry for entry in listed])
+    assert (after.digest, after.batch_digests) == (before.digest, before.batch_digests)
+    changed = [index for index in range(before.tasks) if before.stamp(index) != after.stamp(index)]
+    assert changed == [6 // recipe.layout.shard]
+    assert after.batch(1).stamp == after.stamp(1)
+
+
+def test_unfinished_objects_in_memory_count_against_the_limit(recipe: Recipe) -> None:
+    inventory = pair(recipe, "s", entries())
+    with pytest.raises(RequestError, match="a worker would need"):
+        make_plan(recipe, inventory, incomplete="reject", software={}, spool=10**9)
 
 
 def test_the_source_is_in_no_digest(recipe: Recipe) -> None:

@@ -132,6 +132,18 @@ def test_a_rotated_image_keeps_its_whole_transform(tmp_path: Path) -> None:
     assert raster.georeference.transform == pytest.approx(tuple(transform)[:6])
 
 
+def test_a_negative_pixel_scale_is_read_as_gdal_reads_it() -> None:
+    """GDAL takes the sign for a mistake and the image for one with north up; so do we, by asking it."""
+    data = tiff(np.ones((32, 32, 1), "u1"), 32632, (600000.0, 5400000.0))
+    size = read_raster(data).georeference.transform[0]  # type: ignore[union-attr]
+    downwards, upwards = struct.pack("<2d", size, size), struct.pack("<2d", size, -size)
+    assert data.count(downwards) == 1
+    changed = data.replace(downwards, upwards)
+    with rasterio.MemoryFile(changed) as file, file.open() as image:
+        assert image.transform.e == -size
+        assert read_raster(changed).georeference == Georeference(32632, tuple(image.transform)[:6])
+
+
 def test_pixels_that_are_points(tmp_path: Path) -> None:
     """The tie point is then the centre of a pixel; the transform is that of the corner all the same."""
     path = tmp_path / "one.tif"

@@ -7,12 +7,14 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from making import MODALITIES, Made, Scene, make_patches, source_path, write_recipe
 
 from cube.errors import RejectedFile, RequestError
 from cube.inventory import Inventory, Rejected
-from cube.printing import published_text
+from cube.printing import published_document, published_text
 from cube.recipe import Recipe, read_recipe
 from cube.source import examine, pair, rejection, scan
 from cube.store import Entry
@@ -87,7 +89,6 @@ def test_the_order_of_a_listing_does_not_matter(recipe: Recipe) -> None:
         "ROIs1868_spring_s1_7_p30.tif",
         "ROIs1158_spring_s1_7_p.tif",
         "ROIs1158_spring_s1_7_p30 (1).tif",
-        "._ROIs1158_spring_s1_7_p30.tif",
         "ROIs1158_spring_s1_7_p99999999999.tif",
         "ROIs1158_spring_s1_2147483648_p1.tif",
         "ROIs1158_spring_s1_" + "9" * 30 + "_p1.tif",
@@ -105,7 +106,17 @@ def test_other_names_are_rejected_and_named(recipe: Recipe, name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["a/readme.txt", "x.aux.xml", "__MACOSX/._a.tif", "a/__MACOSX/b", "d/.DS_Store", "Thumbs.db", "a/.ipynb_checkpoints/b.tif"],
+    [
+        "a/readme.txt",
+        "x.aux.xml",
+        "__MACOSX/._a.tif",
+        "a/__MACOSX/b",
+        "d/.DS_Store",
+        "Thumbs.db",
+        "a/.ipynb_checkpoints/b.tif",
+        "._ROIs1158_spring_s1_7_p30.tif",
+        "ROIs1158_spring/s1_7/._ROIs1158_spring_s1_7_p30.tif",
+    ],
 )
 def test_side_files_are_ignored_and_counted(recipe: Recipe, name: str) -> None:
     inventory = pair(recipe, "s", [*entries(ONE), Entry(name, 10)])
@@ -156,11 +167,35 @@ def test_published_counts(recipe: Recipe) -> None:
     lines = published_text(recipe, pair(recipe, "s", entries(ONE, TWO)))
     assert lines == [
         "  spring             2 of 40,883 patches in 1 of 56 scenes, 40,881 missing",
+        "  summer             0 of 45,753 patches in 0 of 65 scenes, 45,753 missing",
+        "  fall               0 of 62,201 patches in 0 of 85 scenes, 62,201 missing",
         "  winter             1 of 31,825 patches in 1 of 46 scenes, 31,824 missing",
     ]
     unknown = read_recipe("sen12ms-cr")
     listed = [Entry("ROIs1158_spring_s2_cloudy_3_p1.tif", 5), Entry("ROIs1158_spring_s1_3_p1.tif", 5)]
     assert published_text(unknown, pair(unknown, "s", listed)) == ["  spring             1 patches in 1 scenes"]
+
+
+def test_published_counts_are_those_of_the_whole_source_whatever_is_chosen(recipe: Recipe) -> None:
+    whole = pair(recipe, "s", entries(ONE, TWO))
+    chosen = whole.take(np.array([0]))
+    assert published_document(recipe, chosen) == published_document(recipe, whole)
+    assert published_document(recipe, whole)["spring"] == {"scenes": 1, "of_scenes": 56, "patches": 2, "of_patches": 40883}
+    lines = published_text(recipe, chosen)
+    assert lines[0] == "  spring             2 of 40,883 patches in 1 of 56 scenes, 40,881 missing; 1 to be converted"
+    assert lines[3] == "  winter             1 of 31,825 patches in 1 of 46 scenes, 31,824 missing; 0 to be converted"
+
+
+def test_an_inventory_as_a_table(recipe: Recipe) -> None:
+    inventory = pair(recipe, "s", entries(ONE, TWO)[1:])
+    table = pq.read_table(pa.BufferReader(inventory.parquet()))
+    assert table.column_names == [
+        "patch", "season", "scene", "number", "s1_path", "s1_bytes", "s2_path", "s2_bytes", "lc_path", "lc_bytes"
+    ]  # fmt: skip
+    assert table["patch"].to_pylist() == inventory.patch.tolist()
+    assert table["season"].to_pylist() == ["spring", "spring", "winter"]
+    assert table["s1_bytes"].to_pylist() == [-1, 1000, 1000]
+    assert table["s1_path"].to_pylist() == inventory.path[:, 0].tolist()
 
 
 def test_a_token_within_another_is_told_apart() -> None:
@@ -208,6 +243,22 @@ def test_only_files_of_an_odd_size_are_read(tmp_path: Path) -> None:
     assert [(item.path, item.reason) for item in inventory.rejected] == [(str(cut.relative_to(made.folder)), "truncated")]
     assert (inventory.size[2] < 0).tolist() == [False, True, False]
     assert inventory.path[2, 1] == ""
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_an_odd_file_of_a_source_that_is_gone_is_not_called_bad(tmp_path: Path, alive: bool) -> None:
+    made = make_patches(tmp_path / "files", [Scene("fall", 3, rows=3, columns=4)])
+    recipe = read_recipe(str(write_recipe(tmp_path / "tiny.yaml")))
+    odd = made.files[made.ids[2], "s2"]
+    odd.write_bytes(odd.read_bytes() + b"more")
+    inventory = scan(recipe, str(made.folder))
+    if alive:
+        odd.unlink()
+        assert [item.reason for item in examine(recipe, inventory).rejected] == ["unreadable"]
+    else:
+        made.folder.rename(tmp_path / "away")
+        with pytest.raises(FileNotFoundError):
+            examine(recipe, inventory)
 
 
 def test_nothing_is_read_where_sizes_vary(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
 
-from cube.store import Entry, LocalStore, ObjectStore, Store, open_store
+from cube.store import Entry, LocalStore, ObjectStore, Range, Store, open_store
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -15,6 +17,10 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "local":
         return open_store(str(tmp_path / "root"))
     return open_store(f"memory://{tmp_path.name}/root")
+
+
+def named(entry: Entry) -> tuple[str, int]:
+    return entry.key, entry.size
 
 
 def test_writing_reading_listing_and_removing(store: Store) -> None:
@@ -26,12 +32,40 @@ def test_writing_reading_listing_and_removing(store: Store) -> None:
     assert store.read("a/b") == b"abcdefghij"
     assert store.read_range("a/b", 2, 5) == b"cde"
     assert store.exists("a/b")
-    assert sorted(store.list(), key=lambda entry: entry.key) == [Entry("a/b", 10), Entry("c", 0)]
-    assert list(store.list("a")) == [Entry("a/b", 10)]
+    assert sorted(map(named, store.list())) == [("a/b", 10), ("c", 0)]
+    assert list(map(named, store.list("a"))) == [("a/b", 10)]
     assert list(store.list("nothing")) == []
     assert store.child("a").read("b") == b"abcdefghij"
     store.remove("a/b")
     assert [entry.key for entry in store.list()] == ["c"]
+
+
+def test_a_store_that_is_empty_or_gone_does_not_answer(store: Store, tmp_path: Path) -> None:
+    assert not store.answers()
+    store.write("a/b", b"x")
+    assert store.answers()
+    if isinstance(store, LocalStore):
+        shutil.rmtree(store.root)
+        assert not store.answers()
+        Path(store.root).write_text("a file")
+        assert not store.answers()
+
+
+def test_a_file_that_is_written_anew_has_another_stamp(tmp_path: Path) -> None:
+    store, path = LocalStore(str(tmp_path)), tmp_path / "a"
+    path.write_bytes(b"1234")
+    (before,) = store.list()
+    assert list(store.list()) == [before]
+    os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
+    (after,) = store.list()
+    assert before.stamp
+    assert (after.size, after.stamp != before.stamp) == (4, True)
+
+
+def test_ranges_end_where_the_object_ends(store: Store) -> None:
+    store.write("x", b"0123456789")
+    assert store.read_range("x", 8, 1 << 40) == b"89"
+    assert store.read_ranges([Range("x", 2, 4), Range("x", -3, None), Range("x", 8, 1 << 40)]) == [b"23", b"789", b"89"]
 
 
 def test_missing_objects(store: Store) -> None:

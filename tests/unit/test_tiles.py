@@ -146,6 +146,9 @@ def test_counts_are_of_the_whole_patch_even_where_tiles_are_shared() -> None:
         ("<u2", 65535, Counts(0, 1, 2)),
         ("<u2", None, Counts(0, 1, 0)),
         ("<f4", 0.0, Counts(0, 1, 1)),
+        ("<u2", 0, Counts(0, 1, 1)),
+        ("<u2", 65534, Counts(0, 1, 0)),
+        ("<u2", 1, Counts(0, 1, 1)),
         ("|u1", 255, Counts(0, 1, 2)),
     ],
 )
