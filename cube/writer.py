@@ -113,7 +113,7 @@ def prepare(plan: Plan, target: Target, *, replace: bool = False) -> None:
         target.build.write(PLAN, json.dumps(plan.document(), indent=1).encode())
         return
     recipe, digest = _begun(target)
-    if recipe != plan.recipe.name:
+    if recipe != plan.recipe.name and any(True for _ in target.build.list("receipts")):
         raise TargetError(f"{target.url} holds an unfinished build of recipe {recipe!r}: choose another --to")
     if digest != plan.digest:
         _take_over(plan, target, replace=replace)

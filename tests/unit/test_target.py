@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from making import Built
 
 from cube.errors import StorageError, TargetError
 from cube.store import LocalStore
 from cube.target import Target, target_of
+from cube.writer import PLAN, prepare
 
 
 @dataclass(frozen=True)
@@ -44,3 +47,11 @@ def test_the_cube_and_the_build_records_must_both_be_writable(target: Target, tm
 def test_what_a_disk_answers_comes_with_what_to_do(target: Target, code: int, remedy: str) -> None:
     with pytest.raises(StorageError, match=remedy), target.storing():
         raise OSError(code, "it says no")
+
+
+def test_a_plan_without_a_finished_batch_stands_in_nobodys_way(tiny_cube: Built, tmp_path: Path) -> None:
+    target = target_of(str(tmp_path / "x.zarr"))
+    prepare(tiny_cube.plan, target)
+    other = tiny_cube.plan.recipe.model_copy(update={"name": "other"})
+    prepare(replace(tiny_cube.plan, recipe=other, digest="other"), target)
+    assert json.loads(target.build.read(PLAN))["digest"] == "other"
