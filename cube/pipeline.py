@@ -156,7 +156,7 @@ def build(plan: Plan, target: Target, client: Client | None, *, estimated: Estim
 def _keep(built: Built, target: Target) -> None:
     """Keep the report, and predicted beside actual, with the build records."""
     for name, document in (
-        (REPORT, built.report.document()),
+        (REPORT, {**built.report.document(), "rejected": [list(item) for item in built.rejected]}),
         ("estimate.json", built.estimate.document()),
         ("build.json", built.document()),
     ):
