@@ -116,7 +116,10 @@ def _write_receipt(plan: Plan, target: Target, index: int) -> None:
         "header_size": np.full((count, kinds), 884).tolist(),
         **hashes,
     }
-    target.build.write(receipt_key(batch.digest), json.dumps({"columns": columns}).encode())
+    facts = {"batch": batch.digest, "stamp": batch.stamp, "index": index, "start": batch.start, "stop": batch.stop}
+    nothing = {"peak_bytes": 0, "bytes_in": 0, "objects": {}, "tiles": {}, "rejected": []}
+    receipt = {**facts, **nothing, "columns": columns}
+    target.build.write(receipt_key(batch.digest), json.dumps(receipt).encode())
 
 
 class CountingStore(zarr.storage.LocalStore):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cube.arrays import ArraySpec, chunk_key, encode_chunk, group_document, metadata_bytes, values_digest
 from cube.certificate import certificate, pixels_digest, seal, sealed
 from cube.clusters import Task, run
-from cube.errors import TargetError
+from cube.errors import CorruptError, TargetError
 from cube.labels import label_values
 from cube.layout import FORMAT, ORIGINALS, constant_arrays, label_arrays, original_arrays
 from cube.plan import Plan
@@ -213,6 +213,13 @@ def _read_receipts(build: Store, keys: dict[int, str]) -> Iterator[tuple[int, Re
         yield index, read_receipt(data)
 
 
+def _whole_receipts(target: Target, keys: dict[int, str]) -> Iterator[Receipt]:
+    for index, receipt in _read_receipts(target.build, keys):
+        if receipt is None:
+            raise CorruptError(f"{target.build.url}/{keys[index]}: damaged since it was written; run again")
+        yield receipt
+
+
 def _tasks(plan: Plan, target: Target, indexes: list[int]) -> Iterator[Task]:
     source = open_store(plan.inventory.source)
     header = next(spec for spec in plan.arrays if spec.path == f"{ORIGINALS}/header")
@@ -224,7 +231,7 @@ def _tasks(plan: Plan, target: Target, indexes: list[int]) -> Iterator[Task]:
 def publish_root(plan: Plan, target: Target) -> None:
     """Write coordinates, then each array's metadata, then the root: only now can the cube be opened."""
     keys = {index: receipt_key(digest) for index, digest in enumerate(plan.batch_digests)}
-    values = label_values(plan, (receipt or {} for _, receipt in _read_receipts(target.build, keys)))
+    values = label_values(plan, _whole_receipts(target, keys))
     digests = {}
     small = [*label_arrays(plan.recipe, plan.patches), *original_arrays(plan.recipe, plan.patches)]
     written = [(spec, values[spec.path]) for spec in small if spec.path in values]
