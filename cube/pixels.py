@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,15 +85,17 @@ class Window:
     """Rows and columns; steps are 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Tile:
-    """One distinct tile that is wanted, and where."""
+class Tile(NamedTuple):
+    """Where one distinct tile is stored."""
 
     shard: int
     offset: int
     length: int
-    uses: list[tuple[int, int]]
-    """(row of the result, place of the tile in its patch)"""
+
+
+Take = Callable[[list[int], "Array | None"], None]
+"""Is given the uses of a tile, as positions in the list that was asked for, and the tile (band, y, x), or None where nothing is
+stored. It is called from several threads, and the tile is overwritten when it returns."""
 
 
 @dataclass
@@ -121,44 +123,86 @@ class PixelReader:
         self._local = threading.local()
         self._pool: ThreadPoolExecutor | None = None
 
+    @property
+    def fill(self) -> Any:
+        """Value of pixels that are not stored."""
+        return np.nan if self.spec.fill == "nan" else self.spec.fill
+
     def read(self, patches: Array, window: Window = Window(), out: Array | None = None) -> Array:
         """Return (patch, band, y, x) of patches named by position, in any order, repeated if asked for.
 
         ``out`` takes the result where it is given; it must have the shape and dtype of the result.
         """
-        if self._pid != os.getpid():
-            self._reset()
         patches = np.asarray(patches, np.int64)
         if out is None:
             out = np.empty((len(patches), *self._lengths(window)), self.layout.dtype)
-        wanted = self._wanted(patches, window, out)
-        for group in _groups(wanted):
-            self._read_group(group, window, out)
+        places = self._places(window)
+        targets = [self._target(place, window) for place in places]
+
+        def take(uses: list[int], tile: Array | None) -> None:
+            chosen = None if tile is None else tile[window.bands]
+            for use in uses:
+                row, which = divmod(use, len(places))
+                (to_y, to_x), (from_y, from_x) = targets[which]
+                out[row, :, to_y, to_x] = self.fill if chosen is None else chosen[:, from_y, from_x]
+
+        if places:
+            self.gather(np.repeat(patches, len(places)), np.tile(np.array(places), len(patches)), take)
         return out
+
+    def gather(self, patches: Array, places: Array, take: Take) -> None:
+        """Give ``take`` the tile at each place of each patch, every distinct one fetched and decoded once.
+
+        ``patches`` and ``places`` are positions, one pair a use; places count the tiles of a patch in row-major order.
+        """
+        tiles: dict[Tile, list[int]] = {}
+        for use, tile in enumerate(self.find(patches, places)):
+            tiles.setdefault(tile, []).append(use)
+        if absent := [tile for tile in tiles if tile.offset == ABSENT]:
+            take([use for tile in absent for use in tiles.pop(tile)], None)
+        for group in _groups(sorted(tiles)):
+            self._read_group(group, tiles, take)
+
+    def find(self, patches: Array, places: Array) -> list[Tile]:
+        """Return where the tiles at places of patches are stored; the offset of one that is not is ``ABSENT``."""
+        if self._pid != os.getpid():
+            self._reset()
+        slots = self.layout.slots
+        shards = patches // slots
+        self._load_indexes(np.unique(shards).tolist())
+        rows = zip(shards.tolist(), (patches - shards * slots).tolist(), places.tolist(), strict=True)
+        return [Tile(shard, *self._indexes[shard][slot, place].tolist()) for shard, slot, place in rows]
+
+    def fetch(self, tiles: list[Tile]) -> list[memoryview]:
+        """Return the stored bytes of tiles, sorted by where they lie; what lies close together is fetched as one."""
+        ranges, owners = self._ranges(tiles)
+        pieces = [memoryview(data) for data in self.store.read_ranges(ranges)]
+        self.traffic.requests += len(ranges)
+        self.traffic.bytes += sum(len(piece) for piece in pieces)
+        starts = [tile.offset - ranges[owner].start for tile, owner in zip(tiles, owners, strict=True)]
+        found = zip(tiles, owners, starts, strict=True)
+        return [pieces[owner][start : start + tile.length] for tile, owner, start in found]
+
+    def decode(self, tile: Tile, data: memoryview, out: Array) -> None:
+        """Decode the stored bytes of a tile into ``out`` (band, y, x)."""
+        if not hasattr(self._local, "compressor"):
+            self._local.compressor = self.layout.compressor()
+        try:
+            decode_tile(self.layout, self._local.compressor, data, out)
+        except CorruptError as error:
+            raise CorruptError(f"{self._key(tile.shard)}, byte {tile.offset}: {error}") from None
+
+    def empty_tile(self) -> Array:
+        """Return room for one decoded tile (band, y, x)."""
+        return np.empty((self.layout.bands, self.layout.tile, self.layout.tile), self.layout.dtype)
+
+    def _key(self, shard: int) -> str:
+        return chunk_key(self.spec.path, (shard, 0, 0, 0))
 
     def _lengths(self, window: Window) -> tuple[int, int, int]:
         size = self.layout.size
         bands = np.arange(self.layout.bands)[window.bands]
         return len(bands), len(range(size)[window.y]), len(range(size)[window.x])
-
-    def _wanted(self, patches: Array, window: Window, out: Array) -> list[_Tile]:
-        """Return the distinct tiles that are wanted, in the order they are stored; fill in those that are not."""
-        slots, places = self.layout.slots, self._places(window)
-        shards = patches // slots
-        self._load_indexes(np.unique(shards).tolist())
-        tiles: dict[tuple[int, int], _Tile] = {}
-        for row, (shard, patch) in enumerate(zip(shards.tolist(), patches.tolist(), strict=True)):
-            entries = self._indexes[shard][patch - shard * slots, places].tolist()
-            for place, (offset, length) in zip(places, entries, strict=True):
-                if offset == ABSENT:
-                    target, _ = self._target(row, place, window, out)
-                    target[...] = np.nan if self.spec.fill == "nan" else self.spec.fill
-                    continue
-                tile = tiles.get((shard, offset))
-                if tile is None:
-                    tile = tiles[shard, offset] = _Tile(shard, offset, length, [])
-                tile.uses.append((row, place))
-        return [tiles[key] for key in sorted(tiles)]
 
     def _places(self, window: Window) -> list[int]:
         """Return the tiles of a patch that a window touches, in row-major order."""
@@ -167,8 +211,8 @@ class PixelReader:
         rows, columns = range(top // tile, -(-bottom // tile)), range(left // tile, -(-right // tile))
         return [row * across + column for row in rows for column in columns]
 
-    def _target(self, row: int, place: int, window: Window, out: Array) -> tuple[Array, tuple[slice, slice]]:
-        """Return the part of the result a tile goes to, and the part of the tile that goes there."""
+    def _target(self, place: int, window: Window) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """Return the part of a patch's result a tile goes to, and the part of the tile that goes there."""
         tile = self.layout.tile
         corner = divmod(place, self.layout.across)
         parts = []
@@ -177,11 +221,11 @@ class PixelReader:
             low, high = max(start, at * tile), min(stop, (at + 1) * tile)
             parts.append((slice(low - start, high - start), slice(low - at * tile, high - at * tile)))
         (to_y, from_y), (to_x, from_x) = parts
-        return out[row, :, to_y, to_x], (from_y, from_x)
+        return (to_y, to_x), (from_y, from_x)
 
     def _load_indexes(self, shards: list[int]) -> None:
         missing = [shard for shard in shards if shard not in self._indexes]
-        keys = [chunk_key(self.spec.path, (shard, 0, 0, 0)) for shard in missing]
+        keys = [self._key(shard) for shard in missing]
         tails = self.store.read_ranges([Range(key, -self.layout.index_bytes, None) for key in keys])
         for shard, key, tail in zip(missing, keys, tails, strict=True):
             try:
@@ -191,34 +235,29 @@ class PixelReader:
             self.traffic.requests += 1
             self.traffic.bytes += len(tail)
 
-    def _read_group(self, tiles: list[_Tile], window: Window, out: Array) -> None:
+    def _read_group(self, group: list[Tile], uses: dict[Tile, list[int]], take: Take) -> None:
         left = []
-        for tile in tiles:
+        for tile in group:
             decoded = self.cache.get((self.spec.path, tile.shard, tile.offset)) if self.cache else None
             if decoded is None:
                 left.append(tile)
             else:
                 self.traffic.cached += 1
-                self._copy(decoded, tile, window, out)
-        ranges, owners = self._ranges(left)
-        self.traffic.requests += len(ranges)
+                take(uses[tile], decoded)
         self.traffic.decoded += len(left)
-        pieces = [memoryview(data) for data in self.store.read_ranges(ranges)]
-        self.traffic.bytes += sum(len(piece) for piece in pieces)
 
-        def finish(job: tuple[_Tile, int]) -> None:
-            tile, owner = job
-            start = tile.offset - ranges[owner].start
-            self._finish(tile, pieces[owner][start : start + tile.length], window, out)
+        def finish(job: tuple[Tile, memoryview]) -> None:
+            tile, data = job
+            take(uses[tile], self._decoded(tile, data))
 
-        self._each(finish, list(zip(left, owners, strict=True)))
+        self._each(finish, list(zip(left, self.fetch(left), strict=True)))
 
-    def _ranges(self, tiles: list[_Tile]) -> tuple[list[Range], list[int]]:
+    def _ranges(self, tiles: list[Tile]) -> tuple[list[Range], list[int]]:
         """Return the ranges to fetch, and for each tile which one it lies in."""
         ranges: list[Range] = []
         owners = []
         for tile in tiles:
-            key, stop = chunk_key(self.spec.path, (tile.shard, 0, 0, 0)), tile.offset + tile.length
+            key, stop = self._key(tile.shard), tile.offset + tile.length
             last = ranges[-1] if ranges else None
             if last is not None and last.stop is not None and last.key == key and tile.offset - last.stop <= _GAP:
                 ranges[-1] = Range(key, last.start, max(stop, last.stop))
@@ -237,28 +276,18 @@ class PixelReader:
         for _ in self._pool.map(function, jobs):
             pass
 
-    def _finish(self, tile: _Tile, data: memoryview, window: Window, out: Array) -> None:
-        shape = self.layout.bands, self.layout.tile, self.layout.tile
-        if self.cache is None:
-            if not hasattr(self._local, "scratch"):
-                self._local.scratch = np.empty(shape, self.layout.dtype), self.layout.compressor()
-            planes, compressor = self._local.scratch
+    def _decoded(self, tile: Tile, data: memoryview) -> Array:
+        """Return a tile, decoded into this thread's buffer or, where tiles are kept, into one of its own."""
+        if self.cache is not None:
+            planes = self.empty_tile()
         else:
-            planes, compressor = np.empty(shape, self.layout.dtype), self.layout.compressor()
-        try:
-            decode_tile(self.layout, compressor, data, planes)
-        except CorruptError as error:
-            key = chunk_key(self.spec.path, (tile.shard, 0, 0, 0))
-            raise CorruptError(f"{key}, byte {tile.offset}: {error}") from None
-        self._copy(planes, tile, window, out)
+            if not hasattr(self._local, "planes"):
+                self._local.planes = self.empty_tile()
+            planes = self._local.planes
+        self.decode(tile, data, planes)
         if self.cache is not None:
             self.cache.put((self.spec.path, tile.shard, tile.offset), planes)
-
-    def _copy(self, planes: Array, tile: _Tile, window: Window, out: Array) -> None:
-        chosen = planes[window.bands]
-        for row, place in tile.uses:
-            target, part = self._target(row, place, window, out)
-            np.copyto(target, chosen[:, part[0], part[1]])
+        return planes
 
 
 def _span(part: slice, size: int) -> tuple[int, int]:
@@ -268,9 +297,9 @@ def _span(part: slice, size: int) -> tuple[int, int]:
     return start, max(start, stop)
 
 
-def _groups(tiles: list[_Tile]) -> Iterator[list[_Tile]]:
+def _groups(tiles: list[Tile]) -> Iterator[list[Tile]]:
     """Split tiles into runs of bounded encoded size."""
-    group: list[_Tile] = []
+    group: list[Tile] = []
     held = 0
     for tile in tiles:
         if group and held + tile.length > _AT_ONCE:

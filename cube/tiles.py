@@ -202,12 +202,13 @@ def read_index(layout: TileLayout, tail: bytes, size: int | None = None) -> NDAr
 
 
 def decode_tile(layout: TileLayout, compressor: numcodecs.Blosc, data: Any, out: NDArray[Any]) -> None:
-    """Decode the stored bytes of one tile into ``out`` (band, y, x).
+    """Decode the stored bytes of one tile into ``out`` (band, y, x), contiguous and of the layout's type.
 
     Raises ``CorruptError`` if the checksum is wrong or the bytes are not such a tile.
     """
-    body, checksum = data[:-4], data[-4:]
-    if google_crc32c.value(bytes(body)) != int.from_bytes(checksum, "little"):
+    view = np.frombuffer(data, np.uint8)
+    body, checksum = view[:-4], view[-4:]
+    if google_crc32c.value(body) != int.from_bytes(checksum, "little"):
         raise CorruptError("the checksum of a tile is wrong")
     claimed = int.from_bytes(body[4:8], "little"), int.from_bytes(body[12:16], "little")
     if claimed != (layout.tile_bytes, len(body)):  # Blosc itself believes its header
@@ -215,7 +216,6 @@ def decode_tile(layout: TileLayout, compressor: numcodecs.Blosc, data: Any, out:
             f"a tile claims {claimed[1]:,} bytes of {claimed[0]:,}, expected {len(body):,} of {layout.tile_bytes:,}"
         )
     try:
-        decoded = compressor.decode(body)
+        compressor.decode(body, out=out)
     except (RuntimeError, ValueError) as error:
         raise CorruptError(f"a tile cannot be decoded ({error})") from None
-    np.copyto(out, np.frombuffer(decoded, layout.dtype).reshape(out.shape))
