@@ -165,13 +165,20 @@ class PixelReader:
 
     def find(self, patches: Array, places: Array) -> list[Tile]:
         """Return where the tiles at places of patches are stored; the offset of one that is not is ``ABSENT``."""
+        shards = (patches // self.layout.slots).tolist()
+        entries = self.entries(patches)[np.arange(len(patches)), places].tolist()
+        return [Tile(shard, *entry) for shard, entry in zip(shards, entries, strict=True)]
+
+    def entries(self, patches: Array) -> NDArray[np.uint64]:
+        """Return (patch, place, [offset, length]): where the tiles of patches lie in their shards, ``ABSENT`` where none is."""
         if self._pid != os.getpid():
             self._reset()
-        slots = self.layout.slots
-        shards = patches // slots
+        shards, slots = np.divmod(patches, self.layout.slots)
         self._load_indexes(np.unique(shards).tolist())
-        rows = zip(shards.tolist(), (patches - shards * slots).tolist(), places.tolist(), strict=True)
-        return [Tile(shard, *self._indexes[shard][slot, place].tolist()) for shard, slot, place in rows]
+        entries = np.empty((len(patches), self.layout.across**2, 2), np.uint64)
+        for row, (shard, slot) in enumerate(zip(shards.tolist(), slots.tolist(), strict=True)):
+            entries[row] = self._indexes[shard][slot]
+        return entries
 
     def fetch(self, tiles: list[Tile]) -> list[memoryview]:
         """Return the stored bytes of tiles, sorted by where they lie; what lies close together is fetched as one."""
@@ -256,12 +263,16 @@ class PixelReader:
         """Return the ranges to fetch, and for each tile which one it lies in."""
         ranges: list[Range] = []
         owners = []
+        shard, key, end = -1, "", 0
         for tile in tiles:
-            key, stop = self._key(tile.shard), tile.offset + tile.length
-            last = ranges[-1] if ranges else None
-            if last is not None and last.stop is not None and last.key == key and tile.offset - last.stop <= _GAP:
-                ranges[-1] = Range(key, last.start, max(stop, last.stop))
+            stop = tile.offset + tile.length
+            if tile.shard == shard and tile.offset - end <= _GAP:
+                end = max(stop, end)
+                ranges[-1] = Range(key, ranges[-1].start, end)
             else:
+                if tile.shard != shard:
+                    shard, key = tile.shard, self._key(tile.shard)
+                end = stop
                 ranges.append(Range(key, tile.offset, stop))
             owners.append(len(ranges) - 1)
         return ranges, owners
