@@ -84,7 +84,7 @@ class Batches:
         self.counters = assembly.counters
         for number, batch in assembly.run((number, self.samples.rows[part]) for number, part in parts):
             self.start = number + 1
-            yield {**batch, "patch": self.samples.ids[order[number * self.batch_size :][: self.batch_size]]}
+            yield {**batch, **self.samples.about(order[number * self.batch_size :][: self.batch_size])}
         self.epoch, self.start = self.epoch + 1, 0
 
     @property

@@ -68,9 +68,15 @@ class Samples:
 
     def read(self, indices: ArrayLike) -> dict[str, Array]:
         """Return a batch: (patch, band, y, x) per modality and the ids, in the order of ``indices``."""
-        rows = self.rows[np.asarray(indices, np.int64)]
+        indices = np.asarray(indices, np.int64)
+        rows = self.rows[indices]
         batch = {name: self.readers[name].read(rows, Window(bands=bands)) for name, bands in self.modalities.items()}
-        return {**batch, "patch": self.ids[np.asarray(indices, np.int64)]}
+        return {**batch, **self.about(indices)}
+
+    def about(self, indices: NDArray[np.int64]) -> dict[str, Array]:
+        """Return the ids of patches and, where gaps are kept, ``present`` (patch, modality): what is no gap."""
+        known = {"patch": self.ids[indices]}
+        return known | {"present": self.present[indices]} if self.choice.incomplete == "keep" else known
 
     @cached_property
     def readers(self) -> dict[str, PixelReader]:
@@ -81,6 +87,11 @@ class Samples:
     def ids(self) -> Array:
         """The ids of the patches."""
         return self.label("patch")
+
+    @cached_property
+    def present(self) -> NDArray[np.bool_]:
+        """(patch, modality): which of the wanted modalities there are."""
+        return self._present(self.rows)
 
     @cached_property
     def runs(self) -> NDArray[np.int64]:
@@ -94,9 +105,9 @@ class Samples:
         return self._source.label(name)[self.rows]
 
     def _chosen(self) -> NDArray[np.int64]:
-        rows = select_patches(self._source.label, self._source.labels, self.choice.where, self.choice.bbox)
-        here = [list(self._source.facts["modalities"]).index(name) for name in self.modalities]
-        complete = self._source.label("present")[rows][:, here].all(axis=1)
+        size = self._source.specs[next(iter(self.modalities))].shape[-1]
+        rows = select_patches(self._source.label, self._source.labels, self.choice.where, self.choice.bbox, size=size)
+        complete = self._present(rows).all(axis=1)
         if not complete.all() and self.choice.incomplete == "refuse":
             raise RequestError(
                 f"{(~complete).sum():,} of {len(rows):,} chosen patches lack one of {', '.join(self.modalities)}: "
@@ -107,8 +118,13 @@ class Samples:
             raise RequestError(f"{self.url} has no such patches: where={self.choice.where!r}, bbox={self.choice.bbox}")
         return rows
 
+    def _present(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        places = [list(self._source.facts["modalities"]).index(name) for name in self.modalities]
+        present: NDArray[np.bool_] = self._source.label("present")[rows][:, places].astype(bool)
+        return present
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("readers", "ids", "runs")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("readers", "ids", "present", "runs")}
 
 
 @dataclass(frozen=True)

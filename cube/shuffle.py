@@ -47,7 +47,7 @@ def shuffled(runs: Array, shuffle: Shuffle, seeds: tuple[int, int], stream: tupl
     """
     rng = np.random.Generator(np.random.Philox(key=list(seeds)))
     starts = _block_starts(runs, shuffle.block, int(rng.integers(shuffle.block)))
-    stops = np.append(starts[1:], len(runs))
+    stops = np.append(starts, len(runs))[1:]
     moved = np.arange(len(runs)) + rng.uniform(0, shuffle.spread, len(runs))
     visit = rng.permutation(len(starts))
     rows = _joined(starts[at] + np.argsort(moved[starts[at] : stops[at]]) for at in visit)
@@ -78,9 +78,8 @@ def _joined(parts: Any) -> Positions:
 
 def _block_starts(runs: Array, block: int, phase: int) -> Positions:
     """Return where blocks begin: with every new run, and after so many patches; ``phase`` shifts the cuts."""
-    begins = np.flatnonzero(np.diff(runs, prepend=runs[:1] - 1))
-    stops = np.append(begins[1:], len(runs))
-    cuts = (np.r_[begin, begin + phase + 1 : stop : block] for begin, stop in zip(begins, stops, strict=True))
+    begins = np.append(np.flatnonzero(np.diff(runs, prepend=runs[:1] - 1)), len(runs))
+    cuts = (np.r_[begin, begin + phase + 1 : stop : block] for begin, stop in pairwise(begins.tolist()))
     return _joined(cuts)
 
 
