@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cube.batches import Batches
     from cube.reader import open_cube
+    from cube.samples import Samples
+    from cube.shuffle import Shuffle
 
-__all__ = ["open_cube"]
+_HOMES = {"Batches": "batches", "Samples": "samples", "Shuffle": "shuffle", "open_cube": "reader"}
+
+__all__ = ["Batches", "Samples", "Shuffle", "open_cube"]
 __version__ = version("patchcube")
 
 
 def __getattr__(name: str) -> Any:
     # Workers that only write need no xarray: 0.5 s and 40 MB each.
-    if name == "open_cube":
-        from cube.reader import open_cube
-
-        return open_cube
+    if name in _HOMES:
+        return getattr(import_module(f"cube.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'cube' has no attribute {name!r}")

@@ -133,6 +133,9 @@ def constant_arrays(recipe: Recipe) -> list[tuple[ArraySpec, NDArray[Any]]]:
         made.append(_constant(f"{name}_name", (dimension,), [c.name for c in classes], f"class names of {name}"))
         colors = [f"#{item.color}" for item in classes]
         made.append(_constant(f"{name}_color", (dimension,), colors, f"class colours of {name}"))
+        if any(item.group for item in classes):
+            groups = [item.group or "" for item in classes]
+            made.append(_constant(f"{name}_group", (dimension,), groups, f"wider classes of {name}"))
     return made
 
 

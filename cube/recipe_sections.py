@@ -78,6 +78,8 @@ class LegendClass(Section):
     value: Annotated[int, Field(ge=-(2**31), lt=2**31)]
     name: str
     color: Annotated[str, Field(pattern=r"^[0-9a-f]{6}$")]
+    group: str | None = None
+    """Wider class it belongs to, in a simplified scheme; groups are numbered from 1 as they first appear."""
 
 
 class Band(Section):

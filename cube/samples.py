@@ -104,6 +104,16 @@ class Samples:
             raise RequestError(f"{self.url} has no label {name!r}; it has {', '.join(self._source.labels)}")
         return self._source.label(name)[self.rows]
 
+    def constant(self, name: str) -> Array:
+        """Return what does not vary by patch, such as ``IGBP_code``. Raises ``RequestError`` if there is none of that name."""
+        if name not in self._source.specs:
+            raise RequestError(f"{self.url} has no array {name!r}")
+        return self._source.label(name)
+
+    def bands(self, modality: str) -> list[str]:
+        """Return the names of the bands that are read of a modality, in order."""
+        return [str(band) for band in np.array(self._source.facts["modalities"][modality])[self.modalities[modality]]]
+
     def _chosen(self) -> NDArray[np.int64]:
         size = self._source.specs[next(iter(self.modalities))].shape[-1]
         rows = select_patches(self._source.label, self._source.labels, self.choice.where, self.choice.bbox, size=size)

@@ -17,7 +17,7 @@ PER_PATCH = {
 }  # fmt: skip
 SCHEMES = ("IGBP", "LCCS_LC", "LCCS_LU", "LCCS_SH")
 PER_SCHEME = {f"{scheme}_{kind}" for scheme in SCHEMES for kind in ("code", "name", "color")}
-CONSTANT = {"modality", "s1_band", "s2_band", "lc_band", "s2_common_name", "s2_wavelength", *PER_SCHEME}
+CONSTANT = {"modality", "IGBP_group", "s1_band", "s2_band", "lc_band", "s2_common_name", "s2_wavelength", *PER_SCHEME}
 
 
 @pytest.fixture
