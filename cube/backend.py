@@ -6,8 +6,7 @@ Every other label is read when it is used, every pixel when it is asked for.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +16,13 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
-from cube.arrays import ArraySpec, read_spec
-from cube.errors import CorruptError, RequestError
+from cube.arrays import ArraySpec
+from cube.errors import RequestError
 from cube.labels import read_array
-from cube.layout import FORMAT
+from cube.opening import Root, Source, read_root, source_of
 from cube.pixels import PixelReader, TileCache, Window
-from cube.store import Store, open_store
-from cube.target import ROOT
-from cube.verification import tile_layout
+from cube.selection import Box, as_slice, select_patches
+from cube.store import Store
 
 _DASK_BYTES = 256 << 20
 """Most decoded bytes of one Dask chunk."""
@@ -95,57 +93,71 @@ class CubeBackend(BackendEntrypoint):
 
     description = "Zarr cubes with shared tiles (patchcube)"
 
-    def open_dataset(
+    def open_dataset(  # noqa: PLR0913 (xarray hands every option on as a keyword)
         self,
         filename_or_obj: Any,
         *,
         drop_variables: str | Iterable[str] | None = None,
         storage_options: Mapping[str, Any] | None = None,
         cache_bytes: int = 0,
+        where: str | None = None,
+        bbox: Box | None = None,
+        modalities: Sequence[str] | None = None,
     ) -> xr.Dataset:
-        """Open a cube lazily; one request for the root and one for every chunk of ids.
+        """Open a cube lazily; one request for the root, one for every chunk of ids and of the labels ``where`` names.
 
-        ``cache_bytes`` keeps so many bytes of decoded tiles per modality. Raises ``FileNotFoundError`` if nothing is there,
-        ``RequestError`` for a group without consolidated metadata or a codec that is not read.
+        The URL is that of a cube or of a STAC collection that lists it. ``where`` chooses patches by their labels
+        (``season=summer and split=train``), ``bbox`` those that meet a box (west, south, east, north in degrees),
+        ``modalities`` the variables. ``cache_bytes`` keeps so many bytes of decoded tiles per modality.
+
+        Raises ``FileNotFoundError`` if nothing is there, ``FilterError`` for a filter that names what is not there,
+        ``RequestError`` for a group without consolidated metadata, a codec that is not read, or an unknown modality.
         """
-        url = str(filename_or_obj)
-        store = open_store(url, options=storage_options)
-        document = json.loads(store.read(ROOT))
-        listed = (document.get("consolidated_metadata") or {}).get("metadata")
-        if not listed:
-            raise RequestError(f"{url} has no consolidated metadata, so it is no cube of this package; try xr.open_zarr")
-        specs = _specs(url, document, listed)
-        if specs is None:
-            options = dict(storage_options) if storage_options else None
-            plain: xr.Dataset = xr.open_zarr(
-                url, chunks=None, zarr_format=3, storage_options=options, drop_variables=drop_variables
-            )
-            return plain
-        facts = document["attributes"]["cube"]
+        root = read_root(filename_or_obj, storage_options)
+        source = source_of(root)
+        if source is None:
+            return _plain(root, storage_options, drop_variables, bool(where or bbox or modalities))
         dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
-        variables = {path: _variable(store, spec, facts, cache_bytes) for path, spec in specs.items() if path not in dropped}
-        pixels = {name: variables.pop(name) for name in facts["modalities"] if name in variables}
-        attributes = {name: value for name, value in document["attributes"].items() if name != "coordinates"}
-        return xr.Dataset(pixels, variables, attributes)
+        if unknown := sorted(set(modalities or ()) - set(source.modalities)):
+            raise RequestError(f"{root.url} has no modalities {unknown}; it has {', '.join(source.modalities)}")
+        dropped |= set(source.modalities) - set(modalities) if modalities else set()
+        variables = {path: _variable(source, spec, cache_bytes) for path, spec in source.specs.items() if path not in dropped}
+        pixels = {name: variables.pop(name) for name in source.modalities if name in variables}
+        attributes = {name: value for name, value in source.attributes.items() if name != "coordinates"}
+        cube = xr.Dataset(pixels, variables, attributes)
+        if where is None and bbox is None:
+            return cube
+        return _chosen(cube, select_patches(source.value, source.labels, where, bbox, size=source.size))
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Leave guessing to xarray's own Zarr engine: this one is asked for by name."""
         return False
 
 
-def _specs(url: str, document: Mapping[str, Any], listed: Mapping[str, Any]) -> dict[str, ArraySpec] | None:
-    """Return the arrays of the root group, or None where zarr has to read them."""
-    arrays = {path: item for path, item in listed.items() if item["node_type"] == "array" and "/" not in path}
-    known = document.get("attributes", {}).get("cube", {}).get("format", "")
-    try:
-        if known.partition(".")[0] == FORMAT.partition(".")[0]:
-            return {path: read_spec(path, item) for path, item in arrays.items()}
-    except CorruptError:
-        pass
-    for path, item in arrays.items():
+def _plain(root: Root, options: Any, dropped: Any, chosen: bool) -> xr.Dataset:
+    """Leave a Zarr group that is no cube to xarray's own engine, unless its codecs could run anything."""
+    for path, item in root.arrays.items():
         if strange := sorted(set(_codec_names(item["codecs"])) - _READABLE):
-            raise RequestError(f"{url}/{path} needs the codecs {strange}, which are not read")
-    return None
+            raise RequestError(f"{root.url}/{path} needs the codecs {strange}, which are not read")
+    if chosen:
+        raise RequestError(f"{root.url} is no cube of this package: open it without where, bbox and modalities, then select")
+    options = dict(options) if options else None
+    plain: xr.Dataset = xr.open_zarr(root.url, chunks=None, zarr_format=3, storage_options=options, drop_variables=dropped)
+    return plain
+
+
+def _chosen(cube: xr.Dataset, rows: NDArray[np.int64]) -> xr.Dataset:
+    """Return some patches; Dask chunks of a run end where those of the whole cube end."""
+    part = as_slice(rows)
+    chosen = cube.isel(patch=part)
+    if isinstance(part, slice):
+        for variable in chosen.data_vars.values():
+            preferred = variable.encoding["preferred_chunks"]
+            step = preferred["patch"]
+            ends = range((part.start // step + 1) * step, part.stop, step)
+            sizes = np.diff([part.start, *ends, part.stop]).tolist()
+            variable.encoding["preferred_chunks"] = {**preferred, "patch": tuple(sizes)}
+    return chosen
 
 
 def _codec_names(codecs: Iterable[Mapping[str, Any]]) -> Iterable[str]:
@@ -155,26 +167,24 @@ def _codec_names(codecs: Iterable[Mapping[str, Any]]) -> Iterable[str]:
         yield from _codec_names([*inner.get("codecs", ()), *inner.get("index_codecs", ())])
 
 
-def _variable(store: Store, spec: ArraySpec, facts: Mapping[str, Any], cache_bytes: int) -> xr.Variable:
+def _variable(source: Source, spec: ArraySpec, cache_bytes: int) -> xr.Variable:
     attributes = dict(spec.attributes)
     if spec.inner is not None:
-        layout = tile_layout(spec, facts["saturated"].get(spec.path))
-        cache = TileCache(cache_bytes) if cache_bytes else None
-        data: Any = indexing.LazilyIndexedArray(_Pixels(PixelReader(store, spec, layout, cache)))
-        patches = max(1, min(layout.slots, _DASK_BYTES // layout.patch_bytes))
+        reader = source.reader(spec.path, TileCache(cache_bytes) if cache_bytes else None)
+        data: Any = indexing.LazilyIndexedArray(_Pixels(reader))
+        patches = max(1, min(reader.layout.slots, _DASK_BYTES // reader.layout.patch_bytes))
         patches = 1 << (patches.bit_length() - 1)
         chunks = dict(zip(spec.dimensions, (patches, *spec.shape[1:]), strict=True))
         return xr.Variable(spec.dimensions, data, attributes, {"preferred_chunks": chunks})
-    known = _known_values(spec, facts)
+    known = _known_values(source, spec)
     if known is not None:
         return xr.Variable(spec.dimensions, known, attributes)
-    return xr.Variable(spec.dimensions, indexing.LazilyIndexedArray(_Labels(store, spec)), attributes)
+    return xr.Variable(spec.dimensions, indexing.LazilyIndexedArray(_Labels(source.store, spec)), attributes)
 
 
-def _known_values(spec: ArraySpec, facts: Mapping[str, Any]) -> NDArray[Any] | None:
+def _known_values(source: Source, spec: ArraySpec) -> NDArray[Any] | None:
     """Return the values of the coordinates that stand in the root: modalities and band names."""
-    modalities = facts["modalities"]
     if spec.path == "modality":
-        return np.array(list(modalities), spec.dtype)
-    name = spec.path.removesuffix("_band")
-    return np.array(modalities[name], spec.dtype) if spec.path.endswith("_band") and name in modalities else None
+        return np.array(list(source.modalities), spec.dtype)
+    bands = source.modalities.get(spec.path.removesuffix("_band"))
+    return np.array(bands, spec.dtype) if spec.path.endswith("_band") and bands is not None else None

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cube.arrays import ArraySpec, read_spec
 from cube.errors import RequestError
-from cube.labels import read_array
+from cube.opening import Source, open_source
 from cube.pixels import PixelReader, Window
 from cube.selection import select_patches
-from cube.store import Store, open_store
-from cube.target import ROOT
-from cube.verification import tile_layout
 
 Array = NDArray[Any]
 Box = tuple[float, float, float, float]
@@ -51,7 +46,7 @@ class Samples:
 
     def __init__(self, url: str, *, storage_options: Mapping[str, Any] | None = None, **choice: Any) -> None:
         self.url, self.storage_options, self.choice = url, dict(storage_options or {}), Choice(**choice)
-        self._source = _open(url, self.storage_options)
+        self._source = open_source(url, self.storage_options)
         self.modalities = _bands(self._source, self.choice.modalities)
         """Modality → positions of the wanted bands."""
         self.rows = self._chosen()
@@ -102,21 +97,22 @@ class Samples:
         """Return a label of the patches, such as ``scene``. Raises ``RequestError`` if there is none of that name."""
         if name not in self._source.labels:
             raise RequestError(f"{self.url} has no label {name!r}; it has {', '.join(self._source.labels)}")
-        return self._source.label(name)[self.rows]
+        return self._source.value(name)[self.rows]
 
     def constant(self, name: str) -> Array:
         """Return what does not vary by patch, such as ``IGBP_code``. Raises ``RequestError`` if there is none of that name."""
         if name not in self._source.specs:
             raise RequestError(f"{self.url} has no array {name!r}")
-        return self._source.label(name)
+        return self._source.value(name)
 
     def bands(self, modality: str) -> list[str]:
         """Return the names of the bands that are read of a modality, in order."""
-        return [str(band) for band in np.array(self._source.facts["modalities"][modality])[self.modalities[modality]]]
+        return [str(band) for band in np.array(self._source.modalities[modality])[self.modalities[modality]]]
 
     def _chosen(self) -> NDArray[np.int64]:
-        size = self._source.specs[next(iter(self.modalities))].shape[-1]
-        rows = select_patches(self._source.label, self._source.labels, self.choice.where, self.choice.bbox, size=size)
+        rows = select_patches(
+            self._source.value, self._source.labels, self.choice.where, self.choice.bbox, size=self._source.size
+        )
         complete = self._present(rows).all(axis=1)
         if not complete.all() and self.choice.incomplete == "refuse":
             raise RequestError(
@@ -129,56 +125,16 @@ class Samples:
         return rows
 
     def _present(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        places = [list(self._source.facts["modalities"]).index(name) for name in self.modalities]
-        present: NDArray[np.bool_] = self._source.label("present")[rows][:, places].astype(bool)
+        places = [list(self._source.modalities).index(name) for name in self.modalities]
+        present: NDArray[np.bool_] = self._source.value("present")[rows][:, places].astype(bool)
         return present
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("readers", "ids", "present", "runs")}
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A cube that was opened."""
-
-    url: str
-    store: Store
-    specs: Mapping[str, ArraySpec]
-    facts: Mapping[str, Any]
-    """What the root says of the cube."""
-    labels: tuple[str, ...]
-    """Names of the per-patch labels."""
-    values: dict[str, Array] = field(default_factory=dict)
-    """Labels read so far."""
-
-    def label(self, name: str) -> Array:
-        if name not in self.values:
-            self.values[name] = read_array(self.store, self.specs[name])
-        return self.values[name]
-
-    def reader(self, name: str) -> PixelReader:
-        return PixelReader(self.store, self.specs[name], tile_layout(self.specs[name], self.facts["saturated"].get(name)))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Source, (self.url, self.store, self.specs, self.facts, self.labels)
-
-
-def _open(url: str, options: Mapping[str, Any]) -> _Source:
-    store = open_store(url, options=options)
-    document = json.loads(store.read(ROOT))
-    facts = document.get("attributes", {}).get("cube")
-    listed = (document.get("consolidated_metadata") or {}).get("metadata")
-    if not listed or not facts:
-        raise RequestError(f"{url} is no cube of this package")
-    specs = {path: read_spec(path, item) for path, item in listed.items() if item["node_type"] == "array"}
-    labels = tuple(
-        path for path, spec in specs.items() if spec.dimensions[:1] == ("patch",) and path not in facts["modalities"]
-    )
-    return _Source(url, store, specs, facts, tuple(label for label in labels if "/" not in label))
-
-
-def _bands(source: _Source, wanted: Any) -> dict[str, NDArray[np.int64] | slice]:
-    known = source.facts["modalities"]
+def _bands(source: Source, wanted: Any) -> dict[str, NDArray[np.int64] | slice]:
+    known = source.modalities
     names: Iterable[str] = known if wanted is None else [wanted] if isinstance(wanted, str) else wanted
     chosen: dict[str, NDArray[np.int64] | slice] = {}
     for name in names:

@@ -251,7 +251,11 @@ class ObjectStore:
         if not ranges:
             return []
         paths = [f"{root}/{item.key}" for item in ranges]
-        return list(fs.cat_ranges(paths, [item.start for item in ranges], [item.stop for item in ranges], on_error="raise"))
+        found = fs.cat_ranges(paths, [item.start for item in ranges], [item.stop for item in ranges], on_error="raise")
+        for item, data in zip(ranges, found, strict=True):
+            if len(data) > (-item.start if item.stop is None else item.stop - item.start):
+                raise OSError(f"{self.prefix}/{item.key}: asked for a part and was given more; the server must honour Range")
+        return list(found)
 
     def read_many(self, keys: list[str]) -> Iterator[bytes | OSError]:
         fs, root = self._open()

@@ -1,0 +1,141 @@
+"""A cube that was opened: what its root document says, and its labels, read when they are asked for."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urljoin
+
+from numpy.typing import NDArray
+
+from cube.arrays import ArraySpec, read_spec
+from cube.errors import CorruptError, RequestError
+from cube.labels import read_array
+from cube.layout import FORMAT
+from cube.pixels import PixelReader, TileCache
+from cube.store import Store, is_local, open_store
+from cube.target import ROOT
+from cube.verification import tile_layout
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Root:
+    """The root document of a Zarr group."""
+
+    url: str
+    store: Store
+    document: Mapping[str, Any]
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """The metadata of the arrays of the root group, by name."""
+        listed = (self.document.get("consolidated_metadata") or {}).get("metadata")
+        if not listed:
+            raise RequestError(f"{self.url} has no consolidated metadata, so it is no cube of this package; try xr.open_zarr")
+        return {path: item for path, item in listed.items() if item["node_type"] == "array" and "/" not in path}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A cube of this package."""
+
+    url: str
+    store: Store
+    specs: Mapping[str, ArraySpec]
+    """The arrays of the root group, by name."""
+    attributes: Mapping[str, Any]
+    """Attributes of the root group."""
+    _values: dict[str, Array] = field(default_factory=dict)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Source, (self.url, self.store, self.specs, self.attributes)
+
+    @property
+    def modalities(self) -> dict[str, list[str]]:
+        """Modality → names of its bands."""
+        modalities: dict[str, list[str]] = self.attributes["cube"]["modalities"]
+        return modalities
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the per-patch labels."""
+        return [p for p, spec in self.specs.items() if spec.dimensions[:1] == ("patch",) and p not in self.modalities]
+
+    @property
+    def size(self) -> int:
+        """Side of a patch in pixels."""
+        return self.specs[next(iter(self.modalities))].shape[-1]
+
+    def value(self, name: str) -> Array:
+        """Return a whole small array, read once."""
+        if name not in self._values:
+            self._values[name] = read_array(self.store, self.specs[name])
+        return self._values[name]
+
+    def reader(self, modality: str, cache: TileCache | None = None) -> PixelReader:
+        """Return what reads the pixels of a modality."""
+        spec = self.specs[modality]
+        return PixelReader(self.store, spec, tile_layout(spec, self.attributes["cube"]["saturated"].get(modality)), cache)
+
+
+def read_root(url: str, options: Mapping[str, Any] | None = None) -> Root:
+    """Read the root document of a cube, given by its own URL or that of a STAC document or catalog that lists it.
+
+    Raises ``FileNotFoundError`` if nothing is there, ``RequestError`` for a STAC document without a Zarr asset.
+    """
+    url = str(url).rstrip("/")
+    if url.endswith(".json") and not url.endswith(f"/{ROOT}"):
+        url = _asset(url, options)
+    elif url.endswith(".stac"):
+        url = _asset(f"{url}/collection.json", options)
+    url = url.removesuffix(f"/{ROOT}")
+    store = open_store(url, options=options)
+    return Root(url, store, json.loads(store.read(ROOT)))
+
+
+def source_of(root: Root) -> Source | None:
+    """Return the cube, or None for a Zarr group that is none of this package's."""
+    attributes = root.document.get("attributes", {})
+    known = attributes.get("cube", {}).get("format", "")
+    if known.partition(".")[0] != FORMAT.partition(".")[0]:
+        return None
+    try:
+        specs = {path: read_spec(path, item) for path, item in root.arrays.items()}
+    except CorruptError:
+        return None
+    return Source(root.url, root.store, specs, attributes)
+
+
+def open_source(url: str, options: Mapping[str, Any] | None = None) -> Source:
+    """Open a cube of this package. Raises ``RequestError`` for any other Zarr group."""
+    source = source_of(read_root(url, options))
+    if source is None:
+        raise RequestError(f"{url} is no cube of this package; try xr.open_zarr")
+    return source
+
+
+def _asset(url: str, options: Mapping[str, Any] | None) -> str:
+    """Return where the Zarr asset of a STAC document lies."""
+    folder, _, name = url.rpartition("/")
+    document = json.loads(open_store(folder or ".", options=options).read(name))
+    for asset in document.get("assets", {}).values():
+        if str(asset.get("type", "")).startswith("application/vnd.zarr"):
+            return _resolved(url, asset["href"])
+    raise RequestError(
+        f"{url} lists no Zarr asset; expected an asset of type application/vnd.zarr, as the collection.json beside a cube has"
+    )
+
+
+def _resolved(url: str, href: str) -> str:
+    if "://" in href or href.startswith("/"):
+        return href
+    folder = url.rpartition("/")[0] or "."
+    if is_local(url):
+        return posixpath.normpath(f"{folder}/{href}")
+    scheme, _, rest = folder.partition("://")  # urljoin knows http, not s3
+    return f"{scheme}://{urljoin(f'http://{rest}/', href).removeprefix('http://')}"
