@@ -136,7 +136,8 @@ class Pictures:
             elif legends := self._legends(name):
                 band = next(iter(legends))
                 legend = self._legend(name, band)
-                there = np.isin(legend.codes, np.unique(self._array(name).sel({f"{name}_band": band}).values))
+                codes = self._known(name, [self._bands(name).index(band)]).values
+                there = np.isin(legend.codes, codes)
                 found.append(_Picture(name, f"{title}: {band}", self.classes(band, modality=name), legend.only(there)))
         return found
 

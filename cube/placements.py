@@ -114,7 +114,7 @@ def _rebuilt(cube: xr.Dataset, rows: Ints) -> Placements:
     tile = int(cube.attrs["cube"]["tile"])
     names = [str(name) for name in cube.data_vars]
     contents = max((_contents(cube, name, rows, tile) for name in names), key=lambda item: int(item.telling.sum()))
-    links = {pair: offset for pair, offset in _links(contents) if _agrees(contents.content, pair, offset)}
+    links = [link for link in dict.fromkeys(_links(contents)) if _agrees(contents.content, *link)]
     position = _walk(len(rows), links, cube["patch"].values[rows])
     sizes: dict[int, int] = {}
     for start, _ in position:
@@ -181,13 +181,13 @@ def _agrees(content: Ints, pair: tuple[int, int], offset: Offset) -> bool:
     return bool(np.array_equal(here, there))
 
 
-def _walk(patches: int, links: dict[tuple[int, int], Offset], ids: NDArray[np.str_]) -> list[tuple[int, Offset]]:
+def _walk(patches: int, links: list[tuple[tuple[int, int], Offset]], ids: NDArray[np.str_]) -> list[tuple[int, Offset]]:
     """Return for each patch the first of its part and its place in tiles from that one.
 
     Raises ``RequestError`` where two ways lead one patch to two places.
     """
     ways: dict[int, list[tuple[int, Offset]]] = {}
-    for (first, second), (down, right) in links.items():
+    for (first, second), (down, right) in links:
         ways.setdefault(first, []).append((second, (down, right)))
         ways.setdefault(second, []).append((first, (-down, -right)))
     found: dict[int, tuple[int, Offset]] = {}

@@ -6,7 +6,6 @@ Patches of a scene overlap. A raster has each pixel once, so that statistics ove
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,14 +18,11 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from cube import accessor as accessor  # noqa: PLC0414  registers ``.cube``
-from cube.arrays import read_spec
 from cube.errors import RequestError
+from cube.opening import open_source
 from cube.pixels import PixelReader
 from cube.placements import Placements, placements
 from cube.reader import open_cube
-from cube.store import open_store
-from cube.target import ROOT
-from cube.verification import tile_layout
 
 _CHUNK = 8
 """Tiles along a side of what Dask reads at once."""
@@ -51,7 +47,8 @@ def open_scene(url: str, *, season: str | None = None, scene: int, storage_optio
     ``season`` may be left out if only one has a scene of this number. Raises ``RequestError`` for an unknown season or
     scene, and for patches that make no raster: several CRSs or pixel sizes, or a rotated grid.
     """
-    cube = _opened(url, storage_options)
+    source = open_source(url, storage_options)
+    cube = open_cube(source.url, storage_options=storage_options)
     rows, season = _rows(cube, season, scene)
     where = placements(cube, rows)
     placed = where.part == 0
@@ -60,10 +57,10 @@ def open_scene(url: str, *, season: str | None = None, scene: int, storage_optio
     shape = int(where.top[placed].max()) + size, int(where.left[placed].max()) + size
     raster = cube.drop_dims("patch").assign_coords({**_axes(where, shape), "season": season, "scene": scene})
     covers = []
-    for name, reader in _readers(url, list(cube.attrs["cube"]["modalities"]), storage_options).items():
+    for name in source.modalities:
         kind = list(cube["modality"].values).index(name)
         layers = _layers(where, placed & present[:, kind], size, tile)
-        variable = _variable(cube[name], _Raster(reader, tuple(layers), shape))
+        variable = _variable(cube[name], _Raster(source.reader(name), tuple(layers), shape))
         covers.append(_covered(layers, shape, tile))
         raster = raster.assign({name: variable}).assign_coords({f"{name}_covered": (("y", "x"), covers[-1])})
     said = {"long_name": "whether every modality has pixels here"}
@@ -82,7 +79,7 @@ def open_patch(url: str, patch_id: str, *, storage_options: Options = None) -> x
     in ``spatial_ref``. Without a georeference ``x`` and ``y`` count pixels. An image that is absent (see ``present``) holds the
     fill value. Raises ``RequestError`` for an unknown id.
     """
-    cube = _opened(url, storage_options)
+    cube = open_cube(open_source(url, storage_options).url, storage_options=storage_options)
     found = np.flatnonzero(cube["patch"].values == patch_id)
     if not len(found):
         raise RequestError(
@@ -93,20 +90,6 @@ def open_patch(url: str, patch_id: str, *, storage_options: Options = None) -> x
     for name in patch.data_vars:
         patch[name].encoding = _encoding(patch)
     return patch
-
-
-def _opened(url: str, options: Options) -> xr.Dataset:
-    cube = open_cube(url, storage_options=options)
-    if not {"tile", "modalities"} <= cube.attrs.get("cube", {}).keys():
-        raise RequestError(f"{url} is no cube of this package")
-    return cube
-
-
-def _readers(url: str, names: Iterable[str], options: Options) -> dict[str, PixelReader]:
-    store = open_store(url, options=options)
-    listed = json.loads(store.read(ROOT))["consolidated_metadata"]["metadata"]
-    specs = {name: read_spec(name, listed[name]) for name in names}
-    return {name: PixelReader(store, spec, tile_layout(spec, None)) for name, spec in specs.items()}
 
 
 def _rows(cube: xr.Dataset, season: str | None, scene: int) -> tuple[Ints, str]:

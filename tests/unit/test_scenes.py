@@ -229,6 +229,13 @@ def test_patches_that_lie_parts_of_a_tile_apart_are_pasted_whole(tmp_path: Path)
     np.testing.assert_array_equal(raster["s2"].values, np.where(covered, image, 0))
 
 
+def test_any_other_zarr_group_is_refused(tmp_path: Path) -> None:
+    xr.Dataset({"a": ("patch", [1, 2])}).to_zarr(tmp_path / "other.zarr", zarr_format=3, consolidated=False)
+    for ask in (lambda url: open_scene(url, scene=1), lambda url: open_patch(url, "p1")):
+        with pytest.raises(RequestError, match="no cube of this package"):
+            ask(str(tmp_path / "other.zarr"))
+
+
 # Without a georeference
 
 
@@ -305,6 +312,15 @@ def test_tiles_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     other[:TILE, :TILE] = image[TILE : 2 * TILE, 2 * TILE : 3 * TILE]
     pictures(tmp_path / "files", {2: (0, 0)}, other)
     with pytest.raises(RequestError, match="contradict"):
+        open_scene(build_pictures(tmp_path), scene=7)
+
+
+def test_a_pair_with_two_proven_offsets_is_refused(tmp_path: Path) -> None:
+    first, second = random_image("one", SIZE), random_image("two", SIZE)
+    second[:TILE, :TILE], second[TILE:, TILE:] = first[TILE:, TILE:], first[:TILE, :TILE]
+    pictures(tmp_path / "files", {1: (0, 0)}, first)
+    pictures(tmp_path / "files", {2: (0, 0)}, second)
+    with pytest.raises(RequestError, match=r"contradict.*_7_p2 would lie"):
         open_scene(build_pictures(tmp_path), scene=7)
 
 
