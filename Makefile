@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test lint judges bench scale setup clean
+.PHONY: help demo test lint judges bench bench-read scale setup clean
 
 help:
 	@echo "make demo     set up, make a small data set, build, verify, catalog and open its cube"
@@ -12,6 +12,7 @@ help:
 	@echo "make lint     ruff, mypy, import contracts"
 	@echo "make judges   the long tests, and those that judge from outside"
 	@echo "make bench    the figures of docs/performance.md"
+	@echo "make bench-read   reading, against other loaders"
 	@echo "make scale    full-size scan, plan and coordinates"
 
 $(VENV)/bin/python:
@@ -46,6 +47,10 @@ judges: setup
 
 bench: setup
 	$(BIN)/python benchmarks/convert.py
+
+bench-read: setup
+	$(PIP) install --quiet --no-deps --constraint constraints.txt --group bench
+	$(BIN)/python benchmarks/read.py
 
 scale: setup
 	$(BIN)/python benchmarks/fullsize.py

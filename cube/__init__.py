@@ -10,11 +10,19 @@ if TYPE_CHECKING:
     from cube.batches import Batches
     from cube.reader import open_cube
     from cube.samples import Samples
+    from cube.scenes import open_patch, open_scene
     from cube.shuffle import Shuffle
 
-_HOMES = {"Batches": "batches", "Samples": "samples", "Shuffle": "shuffle", "open_cube": "reader"}
+_HOMES = {
+    "Batches": "batches",
+    "Samples": "samples",
+    "Shuffle": "shuffle",
+    "open_cube": "reader",
+    "open_patch": "scenes",
+    "open_scene": "scenes",
+}
 
-__all__ = ["Batches", "Samples", "Shuffle", "open_cube"]
+__all__ = ["Batches", "Samples", "Shuffle", "open_cube", "open_patch", "open_scene"]
 __version__ = version("patchcube")
 
 

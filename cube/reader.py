@@ -7,6 +7,7 @@ from typing import Any
 
 import xarray as xr
 
+import cube.accessor  # noqa: F401 (registers ``Dataset.cube``)
 from cube.backend import CubeBackend
 from cube.selection import Box
 

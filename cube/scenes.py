@@ -17,7 +17,7 @@ from pyproj import CRS
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from cube import accessor as accessor  # noqa: PLC0414  registers ``.cube``
+import cube.accessor  # noqa: F401 (registers ``Dataset.cube``)
 from cube.errors import RequestError
 from cube.opening import open_source
 from cube.pixels import PixelReader
