@@ -81,17 +81,18 @@ class Files:
         import rasterio
         import torch
 
-        sample = {}
+        read = []
         for kind in KINDS:
             with rasterio.open(self.files[place][kind]) as file:
                 pixels = file.read()
-            sample[kind] = torch.from_numpy(pixels.astype(np.int32) if pixels.dtype == np.uint16 else pixels)
-        return sample
+            read.append(torch.from_numpy(pixels.astype(np.int32) if pixels.dtype == np.uint16 else pixels))
+        image = torch.cat(read[:2], dim=0).index_select(0, torch.arange(15)).float()
+        return {"image": image, "mask": read[2][0].long()}
 
 
 def files_loader(folder: Path) -> Figures:
     """Open three GeoTIFFs a sample, all bands, in a DataLoader with two workers, as TorchGeo's data set does."""
-    return timed(_loader(Files(folder)), 14)
+    return timed(_loader(Files(folder)), 40)
 
 
 def _loader(dataset: Any) -> Any:
@@ -277,6 +278,17 @@ def cube_loader(folder: Path, workers: int = 0) -> Figures:
     return timed(loader)
 
 
+def cube_form(folder: Path) -> Figures:
+    """Ours in the form of TorchGeo's data set: image float32 of 15 bands, mask int64."""
+    from cube import Samples
+    from cube.torch import BatchLoader, ImageAndMask
+
+    loader = BatchLoader(Samples(cube_url(folder)), batch_size=BATCH, form=ImageAndMask())
+    for _ in loader:
+        pass
+    return timed(loader)
+
+
 def cube_loader_processes(folder: Path) -> Figures:
     """Ours as tensors, two worker processes."""
     return cube_loader(folder, WORKERS)
@@ -379,7 +391,7 @@ COMPETITORS: dict[str, Callable[[Path], Figures]] = {
     function.__name__: function
     for function in (
         rasterio_one, files_loader, zarr_loader, tensorstore_batches, litdata_loader, webdataset_loader, bare_decode,
-        bare_assemble, cube_batches, cube_stored, cube_loader, cube_loader_processes, random_engine, random_plain,
+        bare_assemble, cube_batches, cube_stored, cube_loader, cube_form, cube_loader_processes, random_engine, random_plain,
         random_requests, unshared, bands,
     )
 }  # fmt: skip

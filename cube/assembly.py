@@ -10,9 +10,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,11 @@ class Modality:
     """Positions of bands, or a slice."""
     dtype: np.dtype[Any]
     """Type of the batch; values are cast while they are copied."""
+
+    @property
+    def count(self) -> int:
+        """How many bands are wanted."""
+        return len(np.arange(self.reader.layout.bands)[self.bands])
 
 
 @dataclass
@@ -114,8 +120,16 @@ class _Planned:
 class Assembly:
     """The work on one epoch of one stream."""
 
-    def __init__(self, modalities: Mapping[str, Modality], *, threads: int, memory: int, prefetch: int) -> None:
-        self.modalities = modalities
+    def __init__(
+        self,
+        modalities: Mapping[str, Modality],
+        stack: Mapping[str, Sequence[str]],
+        *,
+        threads: int,
+        memory: int,
+        prefetch: int,
+    ) -> None:
+        self.modalities, self._stack = modalities, stack
         self.counters = Counters()
         self._shelves = {name: Shelf(modality) for name, modality in modalities.items()}
         self._memory, self._threads = memory, threads
@@ -245,13 +259,11 @@ class Assembly:
                 self._finished.put((planned.number, batch))
 
     def _assembled(self, planned: _Planned, pool: ThreadPoolExecutor) -> dict[str, Array]:
-        batch, jobs = {}, []
+        batch, parts = self._room(len(planned.rows))
+        jobs = []
         for name, modality in self.modalities.items():
             layout = modality.reader.layout
-            bands = len(np.arange(layout.bands)[modality.bands])
-            shape = len(planned.rows), bands, layout.size, layout.size
-            batch[name] = self._recycler.empty(shape, modality.dtype)
-            cut = batch[name].reshape(shape[0], bands, layout.across, layout.tile, layout.across, layout.tile)
+            cut = parts[name].reshape(*parts[name].shape[:2], layout.across, layout.tile, layout.across, layout.tile)
             for row, place in planned.holes[name]:
                 cut[row, :, place // layout.across, :, place % layout.across] = modality.reader.fill
             jobs += [(self._shelves[name], cut, tile, uses) for tile, uses in planned.uses[name].items()]
@@ -259,6 +271,19 @@ class Assembly:
         workers = [pool.submit(self._work, todo) for _ in range(self._threads)]
         self.counters.tiles += sum(worker.result() for worker in workers)
         return batch
+
+    def _room(self, rows: int) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Return the arrays of a batch, and the part of them that each modality fills."""
+        batch: dict[str, Array] = {}
+        parts: dict[str, Array] = {}
+        stacked = {name for names in self._stack.values() for name in names}
+        for array, names in [*((name, (name,)) for name in self.modalities if name not in stacked), *self._stack.items()]:
+            kinds = [self.modalities[name] for name in names]
+            layout, dtype = kinds[0].reader.layout, np.result_type(*(kind.dtype for kind in kinds))
+            ends = np.cumsum([0, *(kind.count for kind in kinds)]).tolist()
+            batch[array] = self._recycler.empty((rows, ends[-1], layout.size, layout.size), dtype)
+            parts |= {name: batch[array][:, low:high] for name, (low, high) in zip(names, pairwise(ends), strict=True)}
+        return batch, parts
 
     @staticmethod
     def _work(todo: deque[tuple[Shelf, Array, Tile, list[tuple[int, int]]]]) -> int:

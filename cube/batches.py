@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
@@ -46,6 +46,8 @@ class Batches:
     """Finished batches that wait for the consumer."""
     dtypes: Mapping[str, Any] = field(default_factory=dict)
     """Modality → type of its arrays, where it is not the stored one."""
+    stack: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Name → modalities whose bands are joined, in order, in one array of that name instead of one for each."""
     epoch: int = 0
     """The epoch that iterating gives, or is giving."""
     start: int = 0
@@ -55,8 +57,9 @@ class Batches:
         number, streams = self.stream
         if self.batch_size < 1 or not 0 <= number < streams or min(self.threads, self.prefetch) < 1:
             raise RequestError(f"cannot make batches of {self.batch_size} for stream {number} of {streams}")
-        if unknown := sorted(set(self.dtypes) - set(self.samples.modalities)):
-            raise RequestError(f"dtypes names {unknown}, which are not read; expected {', '.join(self.samples.modalities)}")
+        named = {*self.dtypes, *(name for names in self.stack.values() for name in names)}
+        if unknown := sorted(named - set(self.samples.modalities)):
+            raise RequestError(f"{unknown} are named, but not read; expected {', '.join(self.samples.modalities)}")
         self.counters = Counters()
         """What the running epoch has cost, and what limits it."""
 
@@ -80,7 +83,7 @@ class Batches:
         """Yield the batches of the epoch that are left, then go on to the next epoch."""
         order = self.order()
         parts = ((number, order[number * self.batch_size :][: self.batch_size]) for number in range(self.start, len(self)))
-        assembly = Assembly(self._modalities(), threads=self.threads, memory=self.memory, prefetch=self.prefetch)
+        assembly = Assembly(self._modalities(), self.stack, threads=self.threads, memory=self.memory, prefetch=self.prefetch)
         self.counters = assembly.counters
         for number, batch in assembly.run((number, self.samples.rows[part]) for number, part in parts):
             self.start = number + 1

@@ -63,6 +63,9 @@ class BatchDataset(IterableDataset[Sample]):
         self.batches = Batches(samples, **options)
         readable = {name: _WIDER.get(np.dtype(r.layout.dtype)) for name, r in samples.readers.items()}
         self.batches.dtypes = {**{name: kind for name, kind in readable.items() if kind}, **self.batches.dtypes}
+        if isinstance(form, ImageAndMask):  # joined while they are copied, not afterwards
+            self.batches.stack = {"image": form.images}
+            self.batches.dtypes = {**self.batches.dtypes, **dict.fromkeys(form.images, np.dtype(np.float32))}
         self.form = form
         self.position = torch.zeros(2, dtype=torch.int64).share_memory_()
         """Epoch, and batches of it that this rank had consumed when it began to iterate; seen by all workers."""
@@ -155,11 +158,13 @@ class ImageAndMask:
 
     def __call__(self, sample: Sample) -> Sample:
         """Return ``image``, ``mask`` and whatever is neither."""
-        image = torch.cat([sample[name].to(torch.float32) for name in self.images], dim=-3)
+        image = sample.get("image")
+        if image is None:
+            image = torch.cat([sample[name].to(torch.float32) for name in self.images], dim=-3)
         mask = sample[self.classes][..., self.band, :, :].to(torch.int64)
         if self.table is not None:
             mask = torch.tensor(self.table)[mask]
-        rest = {name: value for name, value in sample.items() if name not in (*self.images, self.classes)}
+        rest = {name: value for name, value in sample.items() if name not in (*self.images, self.classes, "image")}
         return {"image": image, "mask": mask, **rest}
 
 

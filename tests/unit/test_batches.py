@@ -229,3 +229,14 @@ def test_memory_is_used_again_only_when_nobody_holds_it() -> None:
     assert recycler.empty((4, 4), np.dtype("u2")).ctypes.data != place
     del part
     assert place in {recycler.empty((2, 4), np.dtype("u4")).ctypes.data}
+
+
+def test_modalities_are_joined_while_they_are_copied(tiny_cube: Built, made: Made) -> None:
+    batches = Batches(Samples(tiny_cube.url), batch_size=7, stack={"image": ("s2", "s1")}, dtypes={"s2": "float32"})
+    for batch in batches:
+        assert list(batch) == ["lc", "image", "patch"]
+        for row, name in enumerate(batch["patch"].tolist()):
+            both = np.concatenate([made.pixels[name, "s2"].astype("f4"), made.pixels[name, "s1"]])
+            assert np.array_equal(batch["image"][row], both, equal_nan=True)
+    with pytest.raises(RequestError, match="s3"):
+        Batches(Samples(tiny_cube.url), stack={"image": ("s1", "s3")})
