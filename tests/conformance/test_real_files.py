@@ -225,6 +225,9 @@ def legends(data: DataSet, shared: Path) -> dict[str, Any]:
         expected[f"{scheme}_code"] = [item["value"] for item in classes]
         expected[f"{scheme}_name"] = [item["name"] for item in classes]
         expected[f"{scheme}_color"] = [f"#{item['color']}" for item in classes]
+    wider = {item["value"]: item["name"] for item in published["DFC2020_simplified_IGBP"]}
+    table = published["igbp_to_dfc2020_lut_index_0_17"]
+    expected["IGBP_group"] = [wider[table[code]] for code in expected["IGBP_code"]]
     return expected
 
 

@@ -196,9 +196,12 @@ def test_an_error_reaches_the_consumer(tiny_cube: Built, tmp_path: Path) -> None
 
 
 def test_a_consumer_that_leaves_stops_the_threads(tiny_cube: Built) -> None:
-    for _ in Batches(Samples(tiny_cube.url), batch_size=1):
-        break
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("cube-")]
+    before = set(threading.enumerate())
+    batches = iter(Batches(Samples(tiny_cube.url), batch_size=1))
+    next(batches)
+    assert "cube-assemble" in {thread.name for thread in set(threading.enumerate()) - before}
+    batches.close()
+    assert not set(threading.enumerate()) - before
 
 
 def test_a_slow_consumer_is_named(tiny_cube: Built) -> None:
