@@ -6,7 +6,7 @@ import difflib
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,12 +58,19 @@ def select(text: str, fields: Mapping[str, Array]) -> NDArray[np.bool_]:
     Raises ``FilterError`` for an unknown field, or a value no row has or that is no number where one is needed.
     """
     clauses = parse(text)
+    check_fields(clauses, fields)
     rows = np.ones(len(next(iter(fields.values()))), bool)
     for clause in clauses:
-        if clause.field not in fields:
-            raise FilterError(f"unknown field {clause.field!r}{_hint(clause.field, sorted(fields))}")
         rows &= _matches(clause, fields[clause.field])
     return rows
+
+
+def check_fields(clauses: Iterable[Clause], known: Iterable[str]) -> None:
+    """Raise ``FilterError`` if a comparison is of a field that is not known."""
+    names = sorted(known)
+    for clause in clauses:
+        if clause.field not in names:
+            raise FilterError(f"unknown field {clause.field!r}{_hint(clause.field, names)}")
 
 
 def _matches(clause: Clause, column: Array) -> NDArray[np.bool_]:

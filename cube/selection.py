@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 
 from cube.errors import FilterError, RequestError
-from cube.filters import parse, select
+from cube.filters import check_fields, parse, select
 
 Array = NDArray[Any]
 Box = tuple[float, float, float, float]
@@ -28,10 +28,10 @@ def select_patches(
     """
     rows = np.arange(len(labels("patch")))
     if where is not None:
-        fields = {clause.field for clause in parse(where)}
-        if unknown := sorted(fields - set(names)):
-            raise FilterError(f"unknown label {unknown[0]!r}; known are {', '.join(names)}")
-        rows = rows[select(where, {name: _column(name, labels(name)) for name in fields})]
+        clauses = parse(where)
+        check_fields(clauses, names)
+        fields = {clause.field: _column(clause.field, labels(clause.field)) for clause in clauses}
+        rows = rows[select(where, fields)]
     if bbox is not None:
         if "transform" not in names:
             raise RequestError("the patches of this cube have no place on Earth, so no box can choose among them")

@@ -67,7 +67,7 @@ class BatchDataset(IterableDataset[Sample]):
             self.batches.stack = {"image": form.images}
             self.batches.dtypes = {**self.batches.dtypes, **dict.fromkeys(form.images, np.dtype(np.float32))}
         self.form = form
-        self.position = torch.zeros(2, dtype=torch.int64).share_memory_()
+        self.position = torch.tensor([self.batches.epoch, self.batches.start]).share_memory_()
         """Epoch, and batches of it that this rank had consumed when it began to iterate; seen by all workers."""
 
     def __iter__(self) -> Iterator[Sample]:
@@ -108,7 +108,7 @@ class BatchLoader:
     ) -> None:
         options.setdefault("stream", _rank())
         self.dataset, self.workers = BatchDataset(samples, **options), workers
-        self._epoch = self._consumed = 0
+        self._epoch, self._consumed = self.dataset.position.tolist()
         self._loader = DataLoader(
             self.dataset,
             batch_size=None,

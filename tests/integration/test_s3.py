@@ -262,7 +262,7 @@ def test_dask_workers_read_through_the_engine(remote: Built, anonymous: dict[str
     assert np.array_equal(seen.values, made.array("lc")[rows].sum((0, 2, 3)))
 
 
-def test_32_random_patches_ask_once_for_each_index(remote: Built, anonymous: dict[str, Any]) -> None:
+def test_an_index_is_asked_for_once(remote: Built, anonymous: dict[str, Any]) -> None:
     samples = Samples(remote.url, storage_options=anonymous)
     samples.read([20, 3, 8, 17])
     before = {name: reader.traffic.requests for name, reader in samples.readers.items()}

@@ -52,7 +52,7 @@ def test_a_filter_reads_the_labels_it_names(tiny_cube: Built, monkeypatch: pytes
 
 
 def test_what_is_not_there_is_refused(tiny_cube: Built) -> None:
-    with pytest.raises(FilterError, match="known are"):
+    with pytest.raises(FilterError, match="did you mean 'season'"):
         open_cube(tiny_cube.url, where="sesaon=summer")
     with pytest.raises(FilterError, match="did you mean 'summer'"):
         open_cube(tiny_cube.url, where="season=sumer")

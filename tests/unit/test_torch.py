@@ -131,6 +131,15 @@ def test_an_epoch_is_resumed_in_the_same_order(tiny_cube: Built, made: Made, wor
     assert [*seen, *ids(second, made), *ids(second, made)] == whole
 
 
+def test_a_loader_begins_with_the_epoch_it_is_given(tiny_cube: Built, made: Made) -> None:
+    samples = Samples(tiny_cube.url, modalities=["s2"])
+    ids(begun := BatchLoader(samples, batch_size=2), made)
+    second = ids(begun, made)
+    assert ids(BatchLoader(samples, batch_size=2, epoch=1), made) == second
+    alone = [name for batch in BatchDataset(samples, batch_size=2, epoch=1) for name in batch["patch"]]
+    assert alone == second
+
+
 def test_a_state_of_another_loader_is_refused(tiny_cube: Built) -> None:
     samples = Samples(tiny_cube.url, modalities=["s2"])
     state = BatchLoader(samples, batch_size=2).state_dict()
