@@ -114,7 +114,7 @@ def run_console(block: Block, names: dict[str, Any]) -> None:
 
 def parse_shell(block: Block, names: dict[str, Any]) -> None:
     """Shell blocks are not run, but every command in them exists with these options."""
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     for line in block.text.splitlines():
         words = shlex.split(line, comments=True)
         if words and words[0] == "cube":
