@@ -7,6 +7,7 @@ are used. An object appears whole or not at all: local files are written aside a
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -61,6 +62,16 @@ class Store(Protocol):
 
     def read_ranges(self, ranges: list[Range]) -> list[bytes]:
         """Return many ranges, in order, asked for together where the store allows it."""
+
+    @property
+    def near(self) -> bool:
+        """Whether bytes are best read where they are used; elsewhere ranges are asked for together, and ahead."""
+
+    def announce(self, ranges: list[Range]) -> None:
+        """Say which ranges will be read soon, so that a disk can begin; nothing waits for it."""
+
+    def read_into(self, key: str, start: int, out: memoryview) -> int:
+        """Fill ``out`` with the bytes from ``start`` on and return how many there were; fewer only where the object ends."""
 
     def read_many(self, keys: list[str]) -> Iterator[bytes | OSError]:
         """Yield each object, or the error that reading it raised, in order."""
@@ -117,6 +128,28 @@ class LocalStore:
             with open(self._path(key), "rb", buffering=0) as file:
                 parts += [_pread(file.fileno(), item) for item in of_key]
         return parts
+
+    @property
+    def near(self) -> bool:
+        return True
+
+    def announce(self, ranges: list[Range]) -> None:
+        if sys.platform != "linux":
+            return
+        for key, of_key in groupby(ranges, key=lambda item: item.key):
+            with open(self._path(key), "rb", buffering=0) as file:
+                for _, start, stop in of_key:
+                    os.posix_fadvise(file.fileno(), start, 0 if stop is None else stop - start, os.POSIX_FADV_WILLNEED)
+
+    def read_into(self, key: str, start: int, out: memoryview) -> int:
+        filled = 0
+        file = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while filled < len(out) and (count := os.preadv(file, [out[filled:]], start + filled)):
+                filled += count
+        finally:
+            os.close(file)
+        return filled
 
     def read_many(self, keys: list[str]) -> Iterator[bytes | OSError]:
         for key in keys:
@@ -256,6 +289,18 @@ class ObjectStore:
             if len(data) > (-item.start if item.stop is None else item.stop - item.start):
                 raise OSError(f"{self.prefix}/{item.key}: asked for a part and was given more; the server must honour Range")
         return list(found)
+
+    @property
+    def near(self) -> bool:
+        return False
+
+    def announce(self, ranges: list[Range]) -> None:
+        pass
+
+    def read_into(self, key: str, start: int, out: memoryview) -> int:
+        data = self.read_range(key, start, start + len(out))
+        out[: len(data)] = data
+        return len(data)
 
     def read_many(self, keys: list[str]) -> Iterator[bytes | OSError]:
         fs, root = self._open()
