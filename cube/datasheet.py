@@ -201,13 +201,16 @@ def _scene(path: str, item: Document, names: _Names) -> dict[str, Any]:
             "shares": [_row(shares.get(legend), classes) for legend, classes in names.shares.items()],
             "classes": _row(told.get("patchcube:patches_by_class"), names.classes),
             "at": _middle(item.get("bbox")),
-            "pictures": [_picture(path, *named) for named in item.get("assets", {}).items() if _is_picture(*named)],
+            "pictures": _pictures(path, item.get("assets", {})),
         }
     )
 
 
-def _is_picture(key: str, asset: Document) -> bool:
-    return key.startswith(_OVERVIEW) and _is_near(asset["href"])
+def _pictures(path: str, assets: Mapping[str, Document]) -> list[dict[str, Any]]:
+    """Return the overviews of a scene, first the one that is its thumbnail too."""
+    kept = [(key, asset) for key, asset in assets.items() if key.startswith(_OVERVIEW) and _is_near(asset["href"])]
+    first = assets.get("thumbnail", {}).get("href")
+    return [_picture(path, key, asset) for key, asset in sorted(kept, key=lambda named: named[1]["href"] != first)]
 
 
 def _picture(path: str, key: str, asset: Document) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 /* Classes */
 
-const CLASSES = new Map((sheet.legends || []).flatMap((legend) => legend.classes.map((item) => [item.name, item])));
-
+/** A class by its name or title; of the first legend where several have it. */
 function classOf(name) {
-  return CLASSES.get(name) || { name, title: name };
+  const all = (sheet.legends || []).flatMap((legend) => legend.classes);
+  return all.find((item) => item.name === name || item.title === name) || { name, title: name };
 }
 
 /** A square of a color that comes from the data, so from no style sheet. */

@@ -61,6 +61,12 @@ function bytes(number) {
   return `${step && value < 100 ? value.toFixed(1) : grouped.format(Math.round(value))} ${units[step]}`;
 }
 
+/** The months from one day to another. */
+function months([first, last]) {
+  const named = (day) => new Intl.DateTimeFormat("en", { month: "short", year: "numeric", timeZone: "UTC" }).format(new Date(day));
+  return named(first) === named(last) ? named(first) : `${named(first)} – ${named(last)}`;
+}
+
 /** A measured value with about four digits that mean something. */
 function value(number) {
   return new Intl.NumberFormat("en", { maximumSignificantDigits: Math.abs(number) >= 1000 ? 6 : 4, maximumFractionDigits: 4 }).format(number);
@@ -144,9 +150,9 @@ const SHAPES = [
 ];
 
 /** The season gives a mark its color, the split its shape: no one has to tell colors apart to know the split. */
-function mark(season, split, size = 5) {
-  const shape = SHAPES[(split || 0) % SHAPES.length];
-  return drawn("path", { class: `mark season-${(season || 0) % 8}`, d: shape(size) });
+function mark(season, split) {
+  const color = season === undefined ? "plain" : `season-${season % 8}`;
+  return drawn("path", { class: `mark ${color}`, d: SHAPES[(split || 0) % SHAPES.length](5) });
 }
 
 function swatch(season, split) {

@@ -2,7 +2,8 @@
 class Explorer {
   constructor(scenes) {
     this.scenes = scenes;
-    this.filters = [new Group("season", sheet.seasons || [], (at) => swatch(at, 0)), new Group("split", sheet.splits || [], (at) => swatch(null, at))];
+    this.filters = [new Group("season", sheet.seasons || [], (at) => swatch(at, 0)),
+      new Group("split", sheet.splits || [], (at) => swatch(undefined, at))];
     this.mostly = element("select", { id: "mostly" }, element("option", { value: "" }, "any"),
       ...(sheet.classes || []).map((name, at) => element("option", { value: at }, classOf(name).title)));
     this.options = new Map(scenes.map((scene) => [scene, this.option(scene)]));
@@ -11,7 +12,7 @@ class Explorer {
     byId("detail").addEventListener("keydown", (event) => { if (event.key === "Escape") this.options.get(this.selected).focus(); });
     this.drawFilters();
     if (scenes.some((scene) => scene.at)) this.map = new WorldMap(scenes, (scene, from) => this.choose(scene, from));
-    else for (const id of ["map-box", "map-help"]) byId(id).remove();
+    else for (const id of ["map-box", "map-help", "zoom"]) byId(id).remove();
     const named = new URLSearchParams(location.hash.slice(1)).get("scene");
     this.selected = scenes.find((scene) => scene.id === named) || scenes[0];
     this.filter();
@@ -152,7 +153,7 @@ function sceneLegends(scene) {
     const shares = (scene.shares || [])[at];
     const present = legend.classes.map((item, place) => [item, shares ? shares[place] : 0]).filter(([, share]) => share > 0);
     present.sort((one, other) => other[1] - one[1]);
-    return present.length ? classKey(present, `Land cover classes of the scene, ${legend.name}`) : null;
+    return present.length ? classKey(present, `Classes, ${legend.name}`) : null;
   }).filter(Boolean);
 }
 

@@ -2,14 +2,13 @@
 
 function figuresOf(scenes) {
   const { raw, stored } = sheet.bytes || {}, bands = sheet.bands || [];
-  const days = about.days && about.days.length === 2 ? `${about.days[0]} to ${about.days[1]}` : null;
   return [
     ["Patches", sheet.patches === undefined ? null : grouped.format(sheet.patches)],
     ["Scenes", scenes.length ? grouped.format(scenes.length) : null],
     ["Bands", bands.length ? grouped.format(bands.length) : null],
     ["Stored size", stored ? bytes(stored) : null],
     ["Smaller than the pixels", raw && stored ? `${(raw / stored).toFixed(1)} times` : null],
-    ["Period", days],
+    ["Period", about.days && about.days.length === 2 ? months(about.days) : null],
     ["Licence", about.license],
     ["Version", about.version],
   ];
@@ -17,12 +16,11 @@ function figuresOf(scenes) {
 
 function classesPart(scenes) {
   const patches = patchBars(scenes);
-  const cards = patches ? [["Patches by their most frequent class", patches]] : [];
-  for (const legend of sheet.legends || []) {
-    const bars = legendBars(legend);
-    if (bars) cards.push([`Pixels, ${legend.name}`, bars]);
-  }
-  return cards.length ? [element("div", { class: "cards" }, ...cards.map(([title, body]) => element("div", { class: "card" }, element("h3", {}, title), body)))] : [];
+  const pixels = (sheet.legends || []).map((legend) => [`Pixels, ${legend.name}`, legendBars(legend)]).filter(([, bars]) => bars);
+  const first = [...(patches ? [["Patches by their most frequent class", patches]] : []), ...pixels.slice(0, 1)];
+  const cards = first.map(([title, bars]) => element("div", { class: "card" }, element("h3", {}, title), bars));
+  const more = pixels.slice(1).map(([title, bars]) => element("details", {}, element("summary", {}, title), bars));
+  return [...(cards.length ? [element("div", { class: "cards" }, ...cards)] : []), ...more];
 }
 
 function bandsPart() {
