@@ -43,12 +43,18 @@ function patchBars(scenes) {
 
 /* Bands */
 
-/** The bins from the first to the last one that hold more than a two-thousandth of the pixels at their side. */
+const FEWEST = 12;
+
+/** First and last bin to draw: without the outermost two-thousandth of the values on either side, but some bins at least. */
 function middleOf(counts) {
   const least = total(counts) / 2000;
   let first = 0, last = counts.length - 1;
   for (let sum = counts[first]; sum < least && first < last; sum += counts[first]) first += 1;
   for (let sum = counts[last]; sum < least && last > first; sum += counts[last]) last -= 1;
+  while (last - first + 1 < Math.min(FEWEST, counts.length)) {
+    if (last < counts.length - 1) last += 1;
+    else first -= 1;
+  }
   return [first, last];
 }
 
@@ -75,7 +81,7 @@ function unitOf(band) {
 }
 
 function bandCard(band) {
-  const wave = band.wavelength ? `${Math.round(band.wavelength * 1000)} nm` : null, gsd = band.gsd ? `${band.gsd} m` : null;
+  const wave = band.wavelength ? `${Math.round(band.wavelength * 1000)}\u00a0nm` : null, gsd = band.gsd ? `${band.gsd}\u00a0m` : null;
   const facts = [band.common, wave, gsd, band.description, band.unit].filter(Boolean).join(" · ");
   return element("div", { class: "card band" }, element("h4", {}, band.label), element("p", { class: "facts" }, facts),
     ...(band.histogram ? histogram(band) : []));

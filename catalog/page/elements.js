@@ -69,7 +69,7 @@ function months([first, last]) {
 
 /** A measured value with about four digits that mean something. */
 function value(number) {
-  return new Intl.NumberFormat("en", { maximumSignificantDigits: Math.abs(number) >= 1000 ? 6 : 4, maximumFractionDigits: 4 }).format(number);
+  return new Intl.NumberFormat("en", Math.abs(number) >= 1000 ? { maximumFractionDigits: 0 } : { maximumSignificantDigits: 4 }).format(number);
 }
 
 function total(numbers) {

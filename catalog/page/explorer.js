@@ -142,7 +142,8 @@ function sceneDetail(scene) {
 function overview(scene, picture) {
   const title = picture.title || modalityTitle(picture.of);
   const [height, width] = picture.shape || [];
-  const image = element("img", { src: picture.href, alt: `${title}, scene ${scene.name}`, width, height, loading: "lazy", decoding: "async" });
+  const image = element("img", { src: picture.href, alt: `${title}, scene ${scene.name}`, width, height, loading: "lazy", decoding: "async",
+    class: (sheet.bands || []).some((band) => band.modality === picture.of && band.classes) ? "cells" : null });
   const link = element("a", { href: picture.href, class: "picture" }, image);
   image.addEventListener("error", () => link.replaceWith(element("p", { class: "hint" }, "This picture is not there.")));
   return element("figure", {}, link, element("figcaption", {}, title));

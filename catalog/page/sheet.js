@@ -10,7 +10,6 @@ function figuresOf(scenes) {
     ["Smaller than the pixels", raw && stored ? `${(raw / stored).toFixed(1)} times` : null],
     ["Period", about.days && about.days.length === 2 ? months(about.days) : null],
     ["Licence", about.license],
-    ["Version", about.version],
   ];
 }
 
@@ -33,7 +32,7 @@ function bandsPart() {
     const numbers = bandTable(name, bands);
     if (numbers) shown.push(element("details", {}, element("summary", {}, `Statistics of ${name} as a table`), numbers));
   }
-  const note = "Each histogram leaves out the outermost 0.05 % of the values on either side. The upright line is the mean of all.";
+  const note = "Histograms leave out the outermost 0.05 % of the values on either side. The upright line is the mean of all values.";
   if (measured) shown.unshift(element("p", { class: "hint" }, note));
   return shown;
 }
@@ -103,7 +102,8 @@ function citePart() {
   const providers = (about.providers || []).map((item) => element("li", {}, item.url ? outside(item.url, item.name) : item.name,
     item.roles ? ` (${item.roles.join(", ")})` : "", item.description ? `: ${item.description}` : ""));
   if (providers.length) shown.push(element("h3", {}, "Made and published by"), element("ul", {}, ...providers));
-  if (about.license) shown.push(element("p", {}, `Licence: ${about.license}`));
+  const facts = terms([["Licence", about.license], ["Version", about.version]], { class: "facts" });
+  if (facts.children.length) shown.push(facts);
   return shown;
 }
 
