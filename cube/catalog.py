@@ -31,6 +31,7 @@ from cube.collection import (
     with_extensions,
     zarr_asset,
 )
+from cube.datasheet import PAGE, datasheet
 from cube.errors import RequestError, StorageError, UntrustedError
 from cube.footprints import Box, footprint, rectangle
 from cube.labels import read_array
@@ -112,6 +113,7 @@ def describe(target: Target, recipe: Recipe, report: Report, survey: Survey, *, 
     derived = derive(recipe, specs, items, survey.whole, href=f"../{cube}") | own
     derived["assets"] |= {"zarr-root": root_asset(f"../{cube}", data)}
     collection = make_collection(read_template(recipe.catalog), derived)
+    files |= datasheet(collection, items)
     return Catalog(documents={**items, COLLECTION: collection, CATALOG: _root(collection)}, files=files)
 
 
@@ -169,8 +171,8 @@ def publish(catalog: Catalog, target: Target, report: Report) -> str:
 
 
 def retract(target: Target) -> None:
-    """Take an earlier catalog's root and collection away: the cube beside it is not trusted any more."""
-    for path in (CATALOG, COLLECTION):
+    """Take an earlier catalog's root, collection and page away: the cube beside it is not trusted any more."""
+    for path in (CATALOG, COLLECTION, PAGE):
         if target.stac.exists(path):
             target.stac.remove(path)
 
