@@ -32,6 +32,11 @@ class ColumnFile:
     bytes: int = 0
     _parts: dict[tuple[int, int], bytes] = field(default_factory=dict, repr=False)
 
+    @property
+    def url(self) -> str:
+        """Where it lies."""
+        return f"{self.store.url}/{self.key}"
+
     @cached_property
     def metadata(self) -> Any:
         """The footer. Raises ``FileNotFoundError`` if the object is missing, ``CorruptError`` if it is no Parquet file."""
@@ -42,7 +47,7 @@ class ColumnFile:
         try:
             return pq.read_metadata(pa.BufferReader(tail[-length:]))
         except (pa.ArrowInvalid, OSError) as error:
-            raise CorruptError(f"{self.store.url}/{self.key} is no Parquet file, or damaged: {error}") from None
+            raise CorruptError(f"{self.url} is no Parquet file, or damaged: {error}") from None
 
     @cached_property
     def schema(self) -> Any:
@@ -86,7 +91,7 @@ class ColumnFile:
             file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(image)), metadata=self.metadata)
             return file.read_row_groups(groups, columns=list(columns))
         except (pa.ArrowInvalid, OSError) as error:
-            raise CorruptError(f"{self.store.url}/{self.key} is damaged: {error}") from None
+            raise CorruptError(f"{self.url} is damaged: {error}") from None
 
     def _wanted(self, columns: Sequence[str]) -> list[int]:
         return [

@@ -54,17 +54,26 @@ def parse(text: str) -> tuple[Clause, ...]:
     return tuple(clauses)
 
 
-def select(text: str, fields: Mapping[str, Array], known: Mapping[str, Iterable[str]] | None = None) -> NDArray[np.bool_]:
+def select(text: str, fields: Mapping[str, Array]) -> NDArray[np.bool_]:
     """Return which rows of ``fields`` (name → one value per row) a filter selects.
 
-    ``known`` gives the values of texts where ``fields`` holds only a part of all rows. Raises ``FilterError`` for an unknown
-    field, or a value no row has or that is no number where one is needed.
+    Raises ``FilterError`` for an unknown field, or a value no row has or that is no number where one is needed.
     """
     clauses = parse(text)
     check_fields(clauses, fields)
-    rows = np.ones(len(next(iter(fields.values()))), bool)
+    return matching(clauses, fields, {}, len(next(iter(fields.values()))))
+
+
+def matching(
+    clauses: Iterable[Clause], fields: Mapping[str, Array], known: Mapping[str, Iterable[str]], count: int
+) -> NDArray[np.bool_]:
+    """Return which of ``count`` rows pass all comparisons.
+
+    ``known`` gives the values of texts, for fields of which only a part of all rows is there. Raises what :func:`select` does.
+    """
+    rows = np.ones(count, bool)
     for clause in clauses:
-        rows &= _matches(clause, fields[clause.field], (known or {}).get(clause.field))
+        rows &= _matches(clause, fields[clause.field], known.get(clause.field))
     return rows
 
 

@@ -90,3 +90,25 @@ def _wkb(geometry: Any) -> bytes:
 def _polygon(rings: Any) -> bytes:
     packed = [struct.pack("<I", len(ring)) + np.array(ring, "<f8").tobytes() for ring in rings]
     return struct.pack("<BII", 1, 3, len(rings)) + b"".join(packed)
+
+
+def geometry(wkb: bytes) -> dict[str, Any]:
+    """Return the GeoJSON of what :func:`polygons` made."""
+    kind, count = struct.unpack_from("<II", wkb, 1)
+    if kind == 3:
+        return {"type": "Polygon", "coordinates": _rings(wkb, 9, count)[0]}
+    parts, place = [], 9
+    for _ in range(count):
+        rings, place = _rings(wkb, place + 9, *struct.unpack_from("<I", wkb, place + 5))
+        parts.append(rings)
+    return {"type": "MultiPolygon", "coordinates": parts}
+
+
+def _rings(wkb: bytes, place: int, count: int) -> tuple[list[Any], int]:
+    """Return some rings that begin at a place, and the place behind them."""
+    rings = []
+    for _ in range(count):
+        (points,) = struct.unpack_from("<I", wkb, place)
+        rings.append(np.frombuffer(wkb, "<f8", 2 * points, place + 4).reshape(points, 2).tolist())
+        place += 4 + 16 * points
+    return rings, place

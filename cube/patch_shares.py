@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from cube.column_file import ColumnFile
 from cube.errors import CorruptError, RequestError
 from cube.filters import CLASS, class_column
-from cube.store import open_store
+from cube.store import Store
 
 KEY = "items.parquet"
 """The table of all patches, in the folder of the catalog."""
@@ -22,15 +21,14 @@ DIGEST = "pixels_digest"
 VALUES = "values"
 
 
-def open_table(url: str, options: Mapping[str, Any] | None = None) -> ColumnFile:
-    """Return the table beside the cube at a URL. Raises ``RequestError`` if the cube has none."""
-    folder = f"{url.removesuffix('.zarr')}.stac"
-    file = ColumnFile(open_store(folder, options=options), KEY)
+def open_table(catalog: Store) -> ColumnFile:
+    """Return the table of patches in the folder of a catalog. Raises ``RequestError`` if there is none."""
+    file = ColumnFile(catalog, KEY)
     try:
         own_facts(file)
     except FileNotFoundError:
         raise RequestError(
-            f"{folder}/{KEY} is not there: classes and searches need the catalog beside the cube, with its table of patches"
+            f"{file.url} is not there: classes and searches need the catalog beside the cube, with its table of patches"
         ) from None
     return file
 
@@ -39,7 +37,7 @@ def own_facts(file: ColumnFile) -> dict[str, Any]:
     """Return what this package says of a table. Raises ``CorruptError`` for any other Parquet file."""
     known = (file.schema.metadata or {}).get(TABLE.encode())
     if known is None:
-        raise CorruptError(f"{file.store.url}/{file.key} is no table of patches of this package: it has no key {TABLE!r}")
+        raise CorruptError(f"{file.url} is no table of patches of this package: it has no key {TABLE!r}")
     facts: dict[str, Any] = json.loads(known)
     return facts
 

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -132,7 +133,7 @@ def _codes(epsg: NDArray[Any], nowhere: NDArray[np.bool_]) -> Any:
 
 
 def _without(values: Any, nowhere: NDArray[np.bool_]) -> Any:
-    return pa.compute.if_else(pa.array(~nowhere), values, pa.scalar(None, values.type)) if nowhere.any() else values
+    return pc.if_else(pa.array(~nowhere), values, pa.scalar(None, values.type)) if nowhere.any() else values
 
 
 def _struct(columns: Mapping[str, Any], nowhere: NDArray[np.bool_] | None = None) -> Any:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cube.column_file import ColumnFile
 from cube.errors import RequestError
-from cube.filters import CLASS, Clause, check_fields, class_column, parse, select
+from cube.filters import CLASS, Clause, check_fields, class_column, matching, parse
 from cube.patch_shares import VALUES, class_columns, open_table, own_facts
 from cube.selection import Box, meets
+from cube.target import Target
 
 Array = NDArray[Any]
 
@@ -57,39 +60,53 @@ class Found:
 
 
 def search(
-    url: str,
-    *,
+    target: Target,
     where: str | None = None,
     bbox: Box | None = None,
+    *,
     columns: Sequence[str] | None = ("id",),
     limit: int | None = None,
-    options: Mapping[str, Any] | None = None,
 ) -> Found:
     """Return the patches of a cube that a filter and a box choose: the same that the readers choose.
 
-    ``url`` is that of the cube, its catalog's folder or its collection. ``columns`` are those to give back, all by default
-    where None. Raises ``FilterError`` for a filter that cannot be read or names what is not there, ``RequestError`` for a box
-    that is none or a cube without a table, ``CorruptError`` for a damaged table.
+    ``columns`` are those to give back, all of them where None; names that a table lacks are left out. Raises ``FilterError``
+    for a filter that cannot be read or names what is not there, ``RequestError`` for a box that is none or a cube without a
+    table, ``CorruptError`` for a damaged table.
     """
-    file = open_table(cube_url(url), options)
-    rows = _chosen(file, where, bbox)
-    return Found(
-        table=_rows(file, rows[:limit], list(columns) if columns is not None else file.schema.names),
-        patches=len(rows),
-        requests=file.requests,
-        bytes=file.bytes,
-    )
+    file = open_table(target.stac)
+    chosen = _chosen(file, parse(where) if where is not None else (), bbox)
+    return _found(file, chosen, chosen[:limit], columns)
+
+
+def find_patch(target: Target, patch: str) -> Found:
+    """Return one patch by its id, with all columns. Raises ``FilterError`` if there is none of that id."""
+    file = open_table(target.stac)
+    chosen = _chosen(file, (Clause("patch", "=", (patch,)),), None)
+    return _found(file, chosen, chosen, None)
 
 
 def cube_url(url: str) -> str:
     """Return the URL of the cube that a cube, a catalog's folder or a collection's document belongs to."""
-    folder = url.rstrip("/").removesuffix("/collection.json").removesuffix("/items.parquet")
+    folder = url.rstrip("/").removesuffix("/collection.json")
     return f"{folder.removesuffix('.stac')}.zarr" if folder.endswith(".stac") else folder
 
 
-def _chosen(file: ColumnFile, where: str | None, bbox: Box | None) -> Array:
+def box_of(text: str) -> Box:
+    """Return the box that a text such as ``5,45,15,55`` says. Raises ``RequestError`` if it is none."""
+    try:
+        west, south, east, north = (float(part) for part in re.split(r"[,\s]+", text.strip()))
+    except ValueError:
+        raise RequestError(f"{text!r} is no box: expected west,south,east,north in degrees, such as 5,45,15,55") from None
+    return west, south, east, north
+
+
+def _found(file: ColumnFile, chosen: Array, rows: Array, columns: Sequence[str] | None) -> Found:
+    there = [name for name in columns if name in file.schema.names] if columns is not None else file.schema.names
+    return Found(table=_rows(file, rows, there), patches=len(chosen), requests=file.requests, bytes=file.bytes)
+
+
+def _chosen(file: ColumnFile, clauses: Sequence[Clause], bbox: Box | None) -> Array:
     """Return the positions of the chosen rows."""
-    clauses = parse(where) if where is not None else ()
     columns = _columns(file, clauses)
     groups = [group for group in file.groups if all(_reached(file, clause, columns, group) for clause in clauses)]
     if bbox is not None:
@@ -97,11 +114,9 @@ def _chosen(file: ColumnFile, where: str | None, bbox: Box | None) -> Array:
             raise RequestError("the patches of this cube have no place on Earth, so no box can choose among them")
         groups = [group for group in groups if _near(file, bbox, group)]
     read = file.read([*columns.values(), *(_SIDES if bbox is not None else ())], groups)
-    rows = np.concatenate([np.arange(file.starts[group], file.starts[group + 1]) for group in groups] or [np.arange(0)])
-    keep = np.ones(len(rows), bool)
-    if where is not None:
-        fields = {field: _values(read, column) for field, column in columns.items()}
-        keep &= select(where, fields, own_facts(file)[VALUES])
+    rows = np.concatenate([np.arange(0), *(np.arange(*file.starts[group : group + 2]) for group in groups)])
+    fields = {field: _values(read, column) for field, column in columns.items()}
+    keep = matching(clauses, fields, own_facts(file)[VALUES], len(rows))
     if bbox is not None:
         keep &= meets(np.stack([_values(read, side) for side in _SIDES], axis=1), bbox)
     return rows[keep]
@@ -153,9 +168,9 @@ def _values(table: Any, column: str) -> Array:
     name, _, leaf = column.partition(".")
     values = table[name].combine_chunks()
     if leaf:
-        values = pa.compute.struct_field(values, leaf)
+        values = pc.struct_field(values, leaf)
     if name == FIELDS["epsg"]:
-        codes = pa.compute.replace_substring(values, "EPSG:", "")
+        codes = pc.replace_substring(values, "EPSG:", "")
         return np.asarray(codes.cast(pa.int32()).fill_null(0).to_numpy())
     return np.asarray(values.to_numpy(zero_copy_only=False))
 
