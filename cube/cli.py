@@ -220,10 +220,10 @@ def search_command(target: str, where: str | None, bbox: str | None, form: str, 
     if out is not None:
         Path(out).write_bytes(rendered(found.table, cube, form))
     if as_json:
-        facts = {"patches": found.patches, "requests": found.requests, "bytes": found.bytes}
+        facts = {"patches": found.patches, "requests": found.requests, "bytes_read": found.bytes_read}
         _print(facts | ({"out": out} if out is not None else {"found": rows_of(found.table, cube, form)}), as_json)
         return
-    read = f"{size(found.bytes)} read in {counted(found.requests, 'request')}"
+    read = f"{size(found.bytes_read)} read in {counted(found.requests, 'request')}"
     click.echo(f"{counted(found.patches, 'patch')} chosen; {read}", err=True)
     if out is None:
         click.echo(rendered(found.table, cube, form), nl=False)

@@ -29,7 +29,7 @@ class ColumnFile:
     store: Store
     key: str
     requests: int = 0
-    bytes: int = 0
+    bytes_read: int = 0
     _parts: dict[tuple[int, int], bytes] = field(default_factory=dict, repr=False)
 
     @property
@@ -41,6 +41,8 @@ class ColumnFile:
     def metadata(self) -> Any:
         """The footer. Raises ``FileNotFoundError`` if the object is missing, ``CorruptError`` if it is no Parquet file."""
         tail = self._ask([Range(self.key, -_TAIL, None)])[0]
+        if len(tail) < _TAIL:
+            self._parts[0, len(tail)] = tail
         length = int.from_bytes(tail[-_MARK:-4], "little") + _MARK
         if length > len(tail) and tail[-4:] == b"PAR1":
             tail = self._ask([Range(self.key, -length, None)])[0]
@@ -107,7 +109,9 @@ class ColumnFile:
 
     def _fetch(self, ranges: list[tuple[int, int]]) -> None:
         """Read what is not there yet, neighbours together."""
-        missing = sorted(part for part in ranges if not any(start <= part[0] and part[1] <= stop for start, stop in self._parts))
+        missing = sorted(
+            part for part in ranges if not any(start <= part[0] and part[1] <= stop for start, stop in self._parts)
+        )
         joined: list[tuple[int, int]] = []
         for start, stop in missing:
             if joined and start - joined[-1][1] <= _GAP:
@@ -120,6 +124,5 @@ class ColumnFile:
     def _ask(self, ranges: list[Range]) -> list[bytes]:
         found = self.store.read_ranges(ranges)
         self.requests += len(ranges)
-        self.bytes += sum(len(data) for data in found)
+        self.bytes_read += sum(len(data) for data in found)
         return found
-

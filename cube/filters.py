@@ -97,13 +97,14 @@ def class_column(field: str, columns: Iterable[str]) -> str:
         _, title, word = column.split(":")
         if not legend or title.lower() == legend[0]:
             legends.setdefault(title, {})[word] = column
-    for words in legends.values():
-        found = [word for word in words if word == name] or [word for word in words if word.startswith(name)]
+    for of_legend in legends.values():
+        found = [word for word in of_legend if word == name] or [word for word in of_legend if word.startswith(name)]
         if len(found) == 1:
-            return words[found[0]]
+            return of_legend[found[0]]
         if found:
-            raise FilterError(f"{field!r} may be {', '.join(words[word] for word in found)}: write more of it")
-    raise FilterError(f"no class is {field!r}{_hint(field, columns)}" if columns else f"{field!r}: this cube has no classes")
+            raise FilterError(f"{field!r} may be {', '.join(of_legend[word] for word in found)}: write more of it")
+    words = [f"{CLASS}{word}" for found in legends.values() for word in found] or columns
+    raise FilterError(f"no class is {field!r}{_hint(CLASS + name, words)}" if words else f"{field!r}: this cube has no classes")
 
 
 def _matches(clause: Clause, column: Array, known: Iterable[str] | None) -> NDArray[np.bool_]:

@@ -32,7 +32,7 @@ def bounds(epsg: Array, transform: Array, size: int) -> NDArray[np.float64]:
     turned = np.where(across & (lon < 0), lon + 360, lon)
     west, east = turned.min(axis=0), turned.max(axis=0)
     box = np.stack([west, lat.min(axis=0), np.where(across, east - 360, east), lat.max(axis=0)], axis=1)
-    return _around_poles(box, across & (east - west > 180))
+    return _outward(_around_poles(box, across & (east - west > 180)))
 
 
 def polygons(epsg: Array, transform: Array, size: int) -> list[bytes | None]:
@@ -65,6 +65,13 @@ def _in_degrees(epsg: Array, transform: Array, points: Array) -> tuple[Array, Ar
         here = epsg == code
         lon[:, here], lat[:, here] = Transformer.from_crs(int(code), 4326, always_xy=True).transform(x[:, here], y[:, here])
     return lon, lat
+
+
+def _outward(box: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Round boxes so that they still hold what they held."""
+    unit = 10.0**_DECIMALS
+    box[:, :2], box[:, 2:] = np.floor(box[:, :2] * unit) / unit, np.ceil(box[:, 2:] * unit) / unit
+    return box
 
 
 def _around_poles(box: NDArray[np.float64], around: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
@@ -12,26 +11,26 @@ import pyarrow as pa
 
 from cube.opening import resolved
 from cube.outlines import geometry
-from cube.patch_table import write_table
+from cube.patch_shares import TABLE
+from cube.patch_table import parquet
 from cube.target import Target
 
 Document = dict[str, Any]
 
 FORMATS = ("ids", "table", "geojson", "parquet")
-CORE = ("type", "stac_version", "stac_extensions", "id", "geometry", "bbox", "links", "assets", "collection")
-"""Columns that are no properties of an item."""
+CORE = ("type", "stac_version", "stac_extensions", "id", "geometry", "bbox", "properties", "links", "assets", "collection")
+"""Members of an item, in order; columns of other names are its properties."""
 
 
 def items(table: pa.Table, target: Target) -> Iterator[Document]:
     """Yield the STAC item of each row of a table with all columns; hrefs become those seen from anywhere."""
     for row in moved(table, target).to_pylist():
-        item = {name: row[name] for name in CORE if row.get(name) is not None}
         known = {name: _plain(value) for name, value in row.items() if name not in CORE and value is not None}
-        item["geometry"] = geometry(row["geometry"]) if row["geometry"] is not None else None
-        if "bbox" in item:
-            item["bbox"] = [row["bbox"][side] for side in ("xmin", "ymin", "xmax", "ymax")]
-        item["properties"] = {"datetime": None, **known}
-        yield item
+        place = {"geometry": geometry(row["geometry"]) if row["geometry"] is not None else None}
+        if row.get("bbox") is not None:
+            place["bbox"] = [row["bbox"][side] for side in ("xmin", "ymin", "xmax", "ymax")]
+        whole = {**row, **place, "properties": {"datetime": None, **known}}
+        yield {name: whole[name] for name in CORE if name in place or whole.get(name) is not None}
 
 
 def item_to_read(table: pa.Table, target: Target) -> Document:
@@ -55,9 +54,7 @@ def rows_of(table: pa.Table, target: Target, form: str) -> Any:
 def rendered(table: pa.Table, target: Target, form: str) -> bytes:
     """Return a table in one of the :data:`FORMATS`, as it stands in a file."""
     if form == "parquet":
-        file = io.BytesIO()
-        write_table(moved(table, target), file)
-        return file.getvalue()
+        return parquet(moved(table, target))
     if form == "geojson":
         return json.dumps(rows_of(table, target, form), ensure_ascii=False, allow_nan=False).encode() + b"\n"
     lines = table["id"].to_pylist() if form == "ids" else _aligned(table)
@@ -79,12 +76,11 @@ def _cell(value: Any) -> str:
 
 def moved(table: pa.Table, target: Target) -> pa.Table:
     """Return a table whose hrefs no longer depend on where it lies."""
-    base = f"{target.stac.url}/items.parquet"
-    for name in ("links", "assets"):
-        column = table[name]
-        if len(column):
-            value = _absolute(column[0].as_py(), base)
-            table = table.set_column(table.schema.get_field_index(name), name, pa.repeat(pa.scalar(value, column.type), len(column)))
+    base = f"{target.stac.url}/{TABLE}"
+    for name in ("links", "assets") if len(table) else ():
+        kind, place = table[name].type, table.schema.get_field_index(name)
+        value = pa.scalar(_absolute(table[name][0].as_py(), base), kind)
+        table = table.set_column(place, name, pa.repeat(value, len(table)))
     return table
 
 

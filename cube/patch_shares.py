@@ -13,9 +13,9 @@ from cube.errors import CorruptError, RequestError
 from cube.filters import CLASS, class_column
 from cube.store import Store
 
-KEY = "items.parquet"
+TABLE = "items.parquet"
 """The table of all patches, in the folder of the catalog."""
-TABLE = "patchcube"
+FACTS = "patchcube"
 """Key of this package's own facts in the metadata of the table."""
 DIGEST = "pixels_digest"
 VALUES = "values"
@@ -23,7 +23,7 @@ VALUES = "values"
 
 def open_table(catalog: Store) -> ColumnFile:
     """Return the table of patches in the folder of a catalog. Raises ``RequestError`` if there is none."""
-    file = ColumnFile(catalog, KEY)
+    file = ColumnFile(catalog, TABLE)
     try:
         own_facts(file)
     except FileNotFoundError:
@@ -35,9 +35,9 @@ def open_table(catalog: Store) -> ColumnFile:
 
 def own_facts(file: ColumnFile) -> dict[str, Any]:
     """Return what this package says of a table. Raises ``CorruptError`` for any other Parquet file."""
-    known = (file.schema.metadata or {}).get(TABLE.encode())
+    known = (file.schema.metadata or {}).get(FACTS.encode())
     if known is None:
-        raise CorruptError(f"{file.url} is no table of patches of this package: it has no key {TABLE!r}")
+        raise CorruptError(f"{file.url} is no table of patches of this package: it has no key {FACTS!r}")
     facts: dict[str, Any] = json.loads(known)
     return facts
 

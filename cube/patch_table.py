@@ -5,10 +5,11 @@ A row is an item: its properties are columns, its place is WKB with a box to sea
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, time
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +21,13 @@ from cube.collection import STAC_VERSION, store_link, with_extensions, zarr_asse
 from cube.filters import CLASS
 from cube.layout import class_word
 from cube.outlines import bounds, polygons
-from cube.patch_shares import DIGEST, TABLE, VALUES
+from cube.patch_shares import DIGEST, FACTS, VALUES
 from cube.recipe import Recipe
+from cube.survey import PatchClasses
 
 Labels = Mapping[str, NDArray[Any]]
-Shares = Mapping[str, NDArray[np.float32]]
-"""Legend → (patch, class), in the order of the recipe's legend: the part of a patch's pixels; NaN where there is no image."""
+Classes = Mapping[str, PatchClasses]
+"""By legend, as a survey has them."""
 
 ROW_GROUP = 8192
 """Patches that are skipped together where a filter allows it."""
@@ -39,7 +41,7 @@ _VARIED = ("id", "geometry", "bbox", "proj:centroid", "proj:transform", "patchcu
 _SEARCHED = ("id", "bbox", "proj:centroid", "patchcube:season", "patchcube:scene", "patchcube:number", "patchcube:split")
 
 
-def patch_table(recipe: Recipe, labels: Labels, shares: Shares, *, href: str, digest: str) -> pa.Table:
+def patch_table(recipe: Recipe, labels: Labels, classes: Classes, *, href: str, digest: str) -> pa.Table:
     """Return the table of all patches, a STAC item per row.
 
     ``labels`` are the cube's (:data:`WANTED`), ``href`` leads from the table's folder to the cube, ``digest`` is the
@@ -54,7 +56,7 @@ def patch_table(recipe: Recipe, labels: Labels, shares: Shares, *, href: str, di
         **_times(recipe, labels["season"]),
         **_names(labels),
         **_contents(recipe, labels),
-        **_classes(recipe, shares),
+        **_classes(recipe, classes),
         "links": _constant([_collection_link(), store_link(href)], rows),
         "assets": _constant({"zarr": zarr_asset(href)}, rows),
         "collection": _constant(recipe.name, rows),
@@ -64,8 +66,9 @@ def patch_table(recipe: Recipe, labels: Labels, shares: Shares, *, href: str, di
     return table.replace_schema_metadata(_metadata(table, labels, digest))
 
 
-def write_table(table: pa.Table, file: IO[bytes]) -> None:
-    """Write a table as Parquet: equal tables give equal bytes. Only the columns that filters compare have statistics."""
+def parquet(table: pa.Table) -> bytes:
+    """Return a table as Parquet: equal tables give equal bytes. Only the columns that filters compare have statistics."""
+    file = io.BytesIO()
     searched = [name for name in table.column_names if name in _SEARCHED or name.startswith(CLASS)]
     leaves = [
         f"{name}.{below.name}"
@@ -81,6 +84,7 @@ def write_table(table: pa.Table, file: IO[bytes]) -> None:
         use_dictionary=[name for name in _leaves(table.schema) if not name.startswith(_VARIED)],
         write_statistics=[*(name for name in searched if name not in ("bbox", "proj:centroid")), *leaves],
     )
+    return file.getvalue()
 
 
 def _leaves(schema: Any) -> list[str]:
@@ -173,22 +177,22 @@ def _contents(recipe: Recipe, labels: Labels) -> dict[str, Any]:
     return {"patchcube:present": by_modality(labels["present"].astype(bool)), **counts}
 
 
-def _classes(recipe: Recipe, shares: Shares) -> dict[str, Any]:
+def _classes(recipe: Recipe, classes: Classes) -> dict[str, Any]:
     """Return the most frequent class of the first legend, and every class's share of the pixels."""
     columns: dict[str, Any] = {}
-    for legend, values in shares.items():
-        words = [class_word(item.name) for item in recipe.legends[legend]]
-        unknown = np.isnan(values).any(axis=1)
+    for legend, (codes, shares) in classes.items():
+        names = {item.value: class_word(item.name) for item in recipe.legends[legend]}
+        unknown, known = np.asarray(np.isnan(shares).any(axis=1)), np.nan_to_num(shares)
         if not columns:
-            most = pa.array(words).take(pa.array(np.where(unknown, 0, np.nan_to_num(values).argmax(axis=1))))
-            columns["patchcube:class"] = _without(most, unknown)
-        for word, share in zip(words, values.T, strict=True):
-            columns[f"{CLASS}{legend}:{word}"] = pa.array(share.astype(np.float32), mask=unknown)
+            most = pa.array([names[code] for code in codes]).take(pa.array(known.argmax(axis=1)))
+            columns["patchcube:class"] = _without(most, np.asarray(~known.any(axis=1)))
+        for code, share in zip(codes, shares.T, strict=True):
+            columns[f"{CLASS}{legend}:{names[code]}"] = pa.array(share, mask=unknown)
     return columns
 
 
 def _metadata(table: pa.Table, labels: Labels, digest: str) -> dict[str, str]:
-    place = {
+    place: dict[str, Any] = {
         "encoding": "WKB",
         "geometry_types": ["Polygon", "MultiPolygon"] if "bbox" in table.column_names else [],
         "edges": "planar",
@@ -199,4 +203,4 @@ def _metadata(table: pa.Table, labels: Labels, digest: str) -> dict[str, str]:
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": place}}
     values = {name: np.unique(labels[name]).astype(str).tolist() for name in ("season", "split") if name in labels}
     own = {DIGEST: digest, VALUES: values}
-    return {key: json.dumps(value) for key, value in {"geo": geo, "stac-geoparquet": {"version": "1.0.0"}, TABLE: own}.items()}
+    return {key: json.dumps(value) for key, value in {"geo": geo, "stac-geoparquet": {"version": "1.0.0"}, FACTS: own}.items()}

@@ -55,7 +55,7 @@ class Found:
     patches: int
     """How many were chosen, before any limit."""
     requests: int
-    bytes: int
+    bytes_read: int
     """Bytes of the table that were read."""
 
 
@@ -102,7 +102,7 @@ def box_of(text: str) -> Box:
 
 def _found(file: ColumnFile, chosen: Array, rows: Array, columns: Sequence[str] | None) -> Found:
     there = [name for name in columns if name in file.schema.names] if columns is not None else file.schema.names
-    return Found(table=_rows(file, rows, there), patches=len(chosen), requests=file.requests, bytes=file.bytes)
+    return Found(table=_rows(file, rows, there), patches=len(chosen), requests=file.requests, bytes_read=file.bytes_read)
 
 
 def _chosen(file: ColumnFile, clauses: Sequence[Clause], bbox: Box | None) -> Array:
@@ -184,5 +184,3 @@ def _rows(file: ColumnFile, rows: Array, columns: list[str]) -> pa.Table:
     of_row = np.searchsorted(groups, np.searchsorted(file.starts, rows, side="right") - 1)
     places = rows - file.starts[groups][of_row] + begins[of_row] if len(rows) else rows
     return table.take(pa.array(places, pa.int64())).select(columns)
-
-
