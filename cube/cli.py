@@ -17,6 +17,7 @@ from dask.system import CPU_COUNT
 
 from cube import __version__
 from cube.bundled import folder, recipe_names
+from cube.catalog_check import check_catalog, recipe_of
 from cube.clusters import open_cluster
 from cube.demo import make_demo, true_color
 from cube.errors import CorruptError, CubeError, RequestError, TargetError
@@ -28,6 +29,7 @@ from cube.progress import Meter, counted, size
 from cube.recipe import Recipe, read_recipe, with_profile
 from cube.search import SUMMARY, box_of, cube_url, find_patch, search
 from cube.store import is_local
+from cube.survey import Surveyor
 from cube.target import Target, target_of
 from cube.verification import read_root, verify_cube
 from cube.writer import prepare
@@ -36,6 +38,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 _SOURCE = click.option("--source", required=True, metavar="S", help="Folder or s3:// prefix of the patch files.")
 _SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Use the Dask cluster at this address (tcp://…).")
 _WORKERS = click.option("--workers", type=click.IntRange(0), default=CPU_COUNT, show_default="cores", help="Local processes.")
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _PROFILE = click.option("--profile", metavar="NAME", help="Codec profile of the recipe, such as fast.")
 
 
@@ -169,17 +172,25 @@ def _refuse_inside(source: str, to: str) -> None:
 @main.command()
 @click.argument("target", metavar="T")
 @click.option("--source", metavar="S", help="Compare with the source files too.")
+@click.option("--catalog", is_flag=True, help="Check the STAC catalog too: links, core schema, agreement with the cube.")
+@click.option("--schemas", type=_FOLDER, metavar="DIR", help="Check extensions by these schemas, laid out as host/path.")
 @_SCHEDULER
 @_WORKERS
 @_JSON
-def verify(target: str, source: str | None, scheduler: str | None, workers: int, as_json: bool) -> None:
+def verify(target: str, source: str | None, as_json: bool, **options: Any) -> None:
     """Check every object and every pixel of a cube.
 
-    From the store alone, or against its source files too.
+    From the store alone, or against its source files too. Nothing is fetched from the web.
     """
-    where = target_of(target)
-    with open_cluster(scheduler=scheduler, workers=_verify_workers(where, workers)) as client:
-        report = verify_cube(where, client, source=source, watcher=Meter())
+    where, schemas = target_of(target), options["schemas"]
+    if schemas is not None and not options["catalog"]:
+        raise RequestError("--schemas goes with --catalog")
+    recipe = recipe_of(where) if options["catalog"] else None
+    surveyor = Surveyor(recipe) if recipe else None
+    with open_cluster(scheduler=options["scheduler"], workers=_verify_workers(where, options["workers"])) as client:
+        report = verify_cube(where, client, source=source, watcher=Meter(), surveyor=surveyor)
+    if recipe and surveyor:
+        report = check_catalog(where, recipe, report, surveyor.survey() if report.passed else None, schemas)
     _print(report.document() if as_json else report_text(report), as_json)
     sys.exit(0 if report.passed else 1)
 

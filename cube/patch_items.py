@@ -26,7 +26,7 @@ def items(table: pa.Table, target: Target) -> Iterator[Document]:
     """Yield the STAC item of each row of a table with all columns; hrefs become those seen from anywhere."""
     for row in moved(table, target).to_pylist():
         known = {name: _plain(value) for name, value in row.items() if name not in CORE and value is not None}
-        place = {"geometry": geometry(row["geometry"]) if row["geometry"] is not None else None}
+        place: Document = {"geometry": geometry(row["geometry"]) if row["geometry"] is not None else None}
         if row.get("bbox") is not None:
             place["bbox"] = [row["bbox"][side] for side in ("xmin", "ymin", "xmax", "ymax")]
         whole = {**row, **place, "properties": {"datetime": None, **known}}
