@@ -20,7 +20,7 @@ from cube.inventory import Rejected
 from cube.plan import READ_AHEAD, Batch, Job
 from cube.rasters import Georeference, Raster, RasterReader
 from cube.source import rejection, require_answer
-from cube.store import Store
+from cube.store import Entry, Store
 from cube.target import FULL, Target, remedy
 from cube.tiles import DIGEST_SIZE, ShardWriter
 
@@ -140,10 +140,16 @@ def read_patches(job: Job, batch: Batch, source: Store) -> Iterator[tuple[dict[s
     reader = RasterReader()
     for start in range(0, len(batch.patch), READ_AHEAD):
         rows = range(start, min(start + READ_AHEAD, len(batch.patch)))
-        files = _answered(source, source.read_many([path for row in rows for path in batch.path[row] if path]))
+        files = _answered(source, source.read_listed([entry for row in rows for entry in _listed(batch, row)]))
         for row in rows:
             rasters, rejected = _decode(job, batch.path[row], files, reader)
             yield _accept(job, batch, row, rasters, rejected), rejected
+
+
+def _listed(batch: Batch, row: int) -> list[Entry]:
+    """Return the files of one patch as the source was listed."""
+    facts = zip(batch.path[row], batch.sizes[row], batch.stamps[row], strict=True)
+    return [Entry(path, size, stamp) for path, size, stamp in facts if path]
 
 
 def _answered(source: Store, files: Iterator[bytes | OSError]) -> Iterator[bytes | OSError]:
