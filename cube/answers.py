@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+from cube.errors import CorruptError
+
 PATIENCE = 30.0
 """Seconds after the first failure during which a request is made again."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 8.0
@@ -38,6 +40,7 @@ _REMEDIES = {
 }
 
 Answer = TypeVar("Answer")
+Stored = TypeVar("Stored", bytes, memoryview)
 Wish = TypeVar("Wish")
 
 
@@ -79,6 +82,17 @@ def insist(ask: Callable[[Sequence[Wish]], list[Answer | Exception]], wishes: Se
         for place, answer in zip(failed, ask([wishes[place] for place in failed]), strict=True):
             answers[place] = answer
     return answers
+
+
+def undamaged(decode: Callable[[Stored], Answer], data: Stored, again: Callable[[], Stored]) -> Answer:
+    """Decode what was read; where it is damaged, read once more: what was damaged only on its way is whole then.
+
+    Raises ``CorruptError`` if it is not.
+    """
+    try:
+        return decode(data)
+    except CorruptError:
+        return decode(again())
 
 
 def unlike_listed(data: bytes, size: int, stamp: str) -> str:

@@ -34,13 +34,23 @@ def receipt_key(digest: str) -> str:
     return f"receipts/{digest}.json"
 
 
+def receipt_bytes(receipt: Receipt) -> bytes:
+    """Return a receipt as it is stored: a JSON object that begins with the hash of all that follows."""
+    body = json.dumps(receipt).encode()
+    return _seal(body[1:]) + body[1:]
+
+
+def _seal(body: bytes) -> bytes:
+    return f'{{"seal": "{blake3(body).hexdigest()}", '.encode()
+
+
 def read_receipt(data: bytes) -> Receipt | None:
     """Return a stored receipt; None for one that is damaged or of another version."""
-    try:
-        receipt = json.loads(data)
-    except ValueError:
+    length = len(_seal(b""))
+    if data[:length] != _seal(data[length:]):
         return None
-    return receipt if isinstance(receipt, dict) and receipt.keys() >= _KEYS else None
+    receipt = json.loads(b"{" + data[length:])
+    return receipt if receipt.keys() >= _KEYS else None
 
 
 def run_batch(job: Job, batch: Batch, source: Store, target: Target, header: ArraySpec) -> Receipt | CubeError:
@@ -94,7 +104,7 @@ def write_batch(job: Job, batch: Batch, source: Store, target: Target, header: A
         "rejected": [[item.path, item.reason, item.detail] for item in columns.rejected],
     }
     whole = {**receipt, "columns": columns.document()}
-    target.build.write(receipt_key(batch.digest), json.dumps(whole).encode())
+    target.build.write(receipt_key(batch.digest), receipt_bytes(whole))
     return receipt
 
 
