@@ -6,12 +6,15 @@ import json
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import urljoin
 
 from numpy.typing import NDArray
 
+from cube.answers import undamaged
 from cube.arrays import ArraySpec, read_spec
+from cube.certificate import sealed
 from cube.errors import CorruptError, RequestError
 from cube.labels import read_array
 from cube.layout import FORMAT
@@ -101,7 +104,8 @@ class Source:
 def read_root(url: str, options: Mapping[str, Any] | None = None) -> Root:
     """Read the root document of a cube, given by its own URL or that of a STAC document or catalog that lists it.
 
-    Raises ``FileNotFoundError`` if nothing is there, ``RequestError`` for a STAC document without a Zarr asset.
+    Raises ``FileNotFoundError`` if nothing is there, ``RequestError`` for a STAC document without a Zarr asset,
+    ``CorruptError`` for a damaged root document.
     """
     url = str(url).rstrip("/")
     if url.endswith(".json") and not url.endswith(f"/{ROOT}"):
@@ -110,7 +114,19 @@ def read_root(url: str, options: Mapping[str, Any] | None = None) -> Root:
         url = _asset(f"{url}/collection.json", options)
     url = url.removesuffix(f"/{ROOT}")
     store = open_store(url, options=options)
-    return Root(url, store, json.loads(store.read(ROOT)))
+    read = partial(store.read, ROOT)
+    return Root(url, store, undamaged(partial(_parsed, url), read(), read))
+
+
+def _parsed(url: str, data: bytes) -> Any:
+    """Parse a root document. Raises ``CorruptError`` for one of this package that is not what was sealed."""
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise CorruptError(f"{url}/{ROOT} is damaged ({error})") from None
+    if "cube" in document.get("attributes", {}) and not sealed(data):
+        raise CorruptError(f"{url}/{ROOT} is not what was sealed: `cube verify` tells more, or open it with xr.open_zarr")
+    return document
 
 
 def source_of(root: Root) -> Source | None:

@@ -13,11 +13,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cube.answers import undamaged
 from cube.arrays import ArraySpec, chunk_key
 from cube.errors import CorruptError
 from cube.store import Range, Store
@@ -206,7 +208,9 @@ class PixelReader:
             data = self._read_here(tile)
             ready = time.perf_counter()
         try:
-            decode_tile(self.layout, self._local.compressor, data, out)
+            undamaged(
+                lambda stored: decode_tile(self.layout, self._local.compressor, stored, out), data, partial(self._again, tile)
+            )
         except CorruptError as error:
             raise CorruptError(f"{self._key(tile.shard)}, byte {tile.offset}: {error}") from None
         return ready - begun
@@ -217,6 +221,12 @@ class PixelReader:
         if room is None or len(room) < tile.length:
             room = self._local.stored = memoryview(bytearray(max(tile.length, self.layout.tile_bytes)))
         return room[: self.store.read_into(self._key(tile.shard), tile.offset, room[: tile.length])]
+
+    def _again(self, tile: Tile) -> memoryview:
+        """Return the stored bytes of one tile, read anew."""
+        self.traffic.requests += 1
+        self.traffic.bytes += tile.length
+        return memoryview(self.store.read_range(self._key(tile.shard), tile.offset, tile.offset + tile.length))
 
     def empty_tile(self) -> Array:
         """Return room for one decoded tile (band, y, x)."""
@@ -254,12 +264,16 @@ class PixelReader:
         keys = [self._key(shard) for shard in missing]
         tails = self.store.read_ranges([Range(key, -self.layout.index_bytes, None) for key in keys])
         for shard, key, tail in zip(missing, keys, tails, strict=True):
-            try:
-                self._indexes[shard] = read_index(self.layout, tail)
-            except CorruptError as error:
-                raise CorruptError(f"{key}: {error}") from None
             self.traffic.requests += 1
             self.traffic.bytes += len(tail)
+            try:
+                self._indexes[shard] = undamaged(partial(read_index, self.layout), tail, partial(self._tail, key))
+            except CorruptError as error:
+                raise CorruptError(f"{key}: {error}") from None
+
+    def _tail(self, key: str) -> bytes:
+        """Return the last bytes of a shard, which are its index."""
+        return self.store.read_ranges([Range(key, -self.layout.index_bytes, None)])[0]
 
     def _read_group(self, group: list[Tile], uses: dict[Tile, list[int]], take: Take) -> None:
         left = []
