@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from dask.system import CPU_COUNT
 from cube import __version__
 from cube.bundled import folder, recipe_names
 from cube.clusters import open_cluster
+from cube.config import Config, read_config
 from cube.demo import make_demo, true_color
 from cube.errors import CorruptError, CubeError, RequestError, TargetError
 from cube.info import describe_cube, info_text
@@ -34,17 +35,24 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 _SOURCE = click.option("--source", required=True, metavar="S", help="Folder or s3:// prefix of the patch files.")
 _SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Use the Dask cluster at this address (tcp://…).")
 _WORKERS = click.option("--workers", type=click.IntRange(0), default=CPU_COUNT, show_default="cores", help="Local processes.")
+_CONFIG = click.option(
+    "--config",
+    metavar="FILE",
+    callback=lambda _context, _option, path: read_config(path),
+    help="YAML file that says how stores are reached.",
+)
 _PROFILE = click.option("--profile", metavar="NAME", help="Codec profile of the recipe, such as fast.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Where a build runs, and how much it measures beforehand."""
+    """Where a build runs, how it reaches its stores, and how much it measures beforehand."""
 
     scheduler: str | None
     workers: int
     sample: int
     replace: bool = False
+    config: Config = field(default_factory=Config)
 
 
 def _chosen(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -111,13 +119,15 @@ def recipes(name: str | None, as_json: bool) -> None:
 @_PROFILE
 @click.option("--sample", type=click.IntRange(0), default=0, metavar="N", help="Read N patches and measure on them.")
 @_WORKERS
+@_CONFIG
 @_JSON
-def plan(recipe: str, source: str, profile: str | None, sample: int, workers: int, as_json: bool, **choice: Any) -> None:
+def plan(recipe: str, source: str, profile: str | None, as_json: bool, **options: Any) -> None:
     """Say what a build would do and take.
 
     Writes nothing; with --sample, it measures on so many of the files.
     """
-    planned = plan_build(_recipe(recipe, profile), source, Choice(**choice))
+    sample, workers, config = (options.pop(name) for name in ("sample", "workers", "config"))
+    planned = plan_build(_recipe(recipe, profile), source, Choice(**options), config.options(source))
     expected = estimate_build(planned, None, sample=sample, workers=workers)
     _print(estimate_document(planned, expected) if as_json else plan_text(planned, expected), as_json)
 
@@ -132,13 +142,14 @@ def plan(recipe: str, source: str, profile: str | None, sample: int, workers: in
 @_WORKERS
 @click.option("--sample", type=click.IntRange(0), default=SAMPLE, show_default=True, help="Patches to predict from.")
 @click.option("--replace", is_flag=True, help="Throw away what an unfinished build with other options has written.")
+@_CONFIG
 @_JSON
 def build_command(recipe: str, source: str, to: str, profile: str | None, as_json: bool, **options: Any) -> None:
     """Convert, verify and catalog patch files.
 
     Killed or interrupted, the same command goes on from there.
     """
-    machine = Machine(**{name: options.pop(name) for name in ("scheduler", "workers", "sample", "replace")})
+    machine = Machine(**{name: options.pop(name) for name in ("scheduler", "workers", "sample", "replace", "config")})
     built = run_build(_recipe(recipe, profile), source, to, Choice(**options), machine, quiet=as_json)
     _print(built.document() if as_json else built_text(built, to), as_json)
     sys.exit(0 if built.report.passed else 1)
@@ -146,8 +157,8 @@ def build_command(recipe: str, source: str, to: str, profile: str | None, as_jso
 
 def run_build(recipe: Recipe, source: str, to: str, choice: Choice, machine: Machine, *, quiet: bool = False) -> Built:
     """Plan and build; unless quiet, show the plan before."""
-    target, workers = target_of(to), machine.workers
-    planned = plan_build(recipe, source, choice)
+    target, workers = target_of(to, options=machine.config.options(to)), machine.workers
+    planned = plan_build(recipe, source, choice, machine.config.options(source))
     _refuse_inside(source, to)
     if not quiet:
         click.echo(plan_text(planned, None), err=True)
@@ -169,25 +180,27 @@ def _refuse_inside(source: str, to: str) -> None:
 @click.option("--source", metavar="S", help="Compare with the source files too.")
 @_SCHEDULER
 @_WORKERS
+@_CONFIG
 @_JSON
-def verify(target: str, source: str | None, scheduler: str | None, workers: int, as_json: bool) -> None:
+def verify(target: str, source: str | None, config: Config, as_json: bool, **machine: Any) -> None:
     """Check every object and every pixel of a cube.
 
     From the store alone, or against its source files too.
     """
-    where = target_of(target)
-    with open_cluster(scheduler=scheduler, workers=_verify_workers(where, workers)) as client:
-        report = verify_cube(where, client, source=source, watcher=Meter())
+    where, workers = target_of(target, options=config.options(target)), machine["workers"]
+    with open_cluster(scheduler=machine["scheduler"], workers=_verify_workers(where, workers)) as client:
+        report = verify_cube(where, client, source=source, source_options=config.options(source or ""), watcher=Meter())
     _print(report.document() if as_json else report_text(report), as_json)
     sys.exit(0 if report.passed else 1)
 
 
 @main.command()
 @click.argument("target", metavar="T")
+@_CONFIG
 @_JSON
-def info(target: str, as_json: bool) -> None:
+def info(target: str, config: Config, as_json: bool) -> None:
     """Say in words what a cube holds."""
-    facts = describe_cube(target_of(target))
+    facts = describe_cube(target_of(target, options=config.options(target)))
     _print(facts if as_json else info_text(facts), as_json)
 
 

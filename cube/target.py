@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cube.errors import CubeError, StorageError, TargetError
-from cube.store import Store, is_local, open_store
+from cube.store import Store, is_local, open_store, refuse_credentials
 
 _SUFFIX = ".zarr"
 _UNFINISHED = "unfinished"
@@ -77,8 +77,9 @@ def remedy(error: OSError) -> str:
 def target_of(url: str, *, options: Mapping[str, Any] | None = None) -> Target:
     """Return the stores of a cube by its URL.
 
-    Raises ``TargetError`` if the URL does not end in ``.zarr``.
+    Raises ``TargetError`` if the URL does not end in ``.zarr``, ``RequestError`` if it holds credentials.
     """
+    refuse_credentials(url)
     url = url.rstrip("/")
     stem = url.removesuffix(_SUFFIX)
     if stem == url or not os.path.basename(stem):

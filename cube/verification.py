@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from cube.labels import centres, read_array
 from cube.layout import FORMAT, ORIGINALS
 from cube.report import Finding, Report, gather
 from cube.shard_check import Examination, Outcome, Slice, examine_batch
-from cube.store import open_store
+from cube.store import Store, open_store
 from cube.target import ROOT, Target
 from cube.tiles import TileLayout
 from cube.watch import SILENT, Watcher
@@ -32,13 +33,21 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def verify_cube(
-    target: Target, client: Client | None = None, *, source: str | None = None, watcher: Watcher = SILENT
+    target: Target,
+    client: Client | None = None,
+    *,
+    source: str | None = None,
+    source_options: Mapping[str, Any] | None = None,
+    watcher: Watcher = SILENT,
 ) -> Report:
     """Check a whole cube from its store alone, and against its source files where ``source`` is given.
 
+    ``source_options`` go to fsspec.
+
     Raises ``RequestError`` if there is no cube, or one of a format this version does not know.
     """
-    return _Verification(target, client, source, watcher).report()
+    files = None if source is None else _Files(source, open_store(source, options=source_options))
+    return _Verification(target, client, files, watcher).report()
 
 
 def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
@@ -64,8 +73,17 @@ def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
     return data, document
 
 
+@dataclass(frozen=True)
+class _Files:
+    """Source files to compare with."""
+
+    given: str
+    """The source as the caller wrote it."""
+    store: Store
+
+
 class _Verification:
-    def __init__(self, target: Target, client: Client | None, source: str | None, watcher: Watcher) -> None:
+    def __init__(self, target: Target, client: Client | None, source: _Files | None, watcher: Watcher) -> None:
         self.target, self.client, self.source, self.watcher = target, client, source, watcher
         self.objects = 0
         self.findings: list[Finding] = []
@@ -169,7 +187,7 @@ class _Verification:
             cube=self.target.cube,
             layouts=layouts,
             header=by_path[f"{ORIGINALS}/header"],
-            source=open_store(self.source) if self.source is not None else None,
+            source=self.source.store if self.source is not None else None,
         )
         tasks = list(_tasks(examination, values, sizes))
         outcomes = list(self._examine(tasks, values["patch"]))
@@ -196,8 +214,8 @@ class _Verification:
         }
         if self.source is not None:
             known = {text for text in _paths(values[f"{ORIGINALS}/path"]).ravel() if text}
-            others = sum(entry.key not in known for entry in open_store(self.source).list())
-            compared = f"{sum(o.files for o in outcomes):,} files of {self.source}"
+            others = sum(entry.key not in known for entry in self.source.store.list())
+            compared = f"{sum(o.files for o in outcomes):,} files of {self.source.given}"
             self.names["source"] = f"{compared}; {others:,} other files there are no part of the cube"
 
 

@@ -221,7 +221,7 @@ def _whole_receipts(target: Target, keys: dict[int, str]) -> Iterator[Receipt]:
 
 
 def _tasks(plan: Plan, target: Target, indexes: list[int]) -> Iterator[Task]:
-    source = open_store(plan.inventory.source)
+    source = open_store(plan.inventory.source, options=plan.inventory.options)
     header = next(spec for spec in plan.arrays if spec.path == f"{ORIGINALS}/header")
     for index in indexes:
         batch = plan.batch(index)
