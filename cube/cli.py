@@ -23,13 +23,13 @@ from cube.demo import make_demo, true_color
 from cube.errors import CorruptError, CubeError, RequestError, TargetError
 from cube.info import describe_cube, info_text
 from cube.pipeline import SAMPLE, Built, Choice, build, estimate_build, plan_build
+from cube.preparation import claimed
 from cube.printing import built_text, estimate_document, plan_text, report_text
 from cube.progress import Meter
 from cube.recipe import Recipe, read_recipe, with_profile
 from cube.store import is_local
 from cube.target import Target, target_of
 from cube.verification import read_root, verify_cube
-from cube.writer import prepare
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 _SOURCE = click.option("--source", required=True, metavar="S", help="Folder or s3:// prefix of the patch files.")
@@ -162,9 +162,10 @@ def run_build(recipe: Recipe, source: str, to: str, choice: Choice, machine: Mac
     _refuse_inside(source, to)
     if not quiet:
         click.echo(plan_text(planned, None), err=True)
-    with target.storing():
-        prepare(planned, target, replace=machine.replace)
-    with open_cluster(scheduler=machine.scheduler, workers=min(workers, planned.tasks)) as client:
+    with (
+        claimed(planned, target, replace=machine.replace),
+        open_cluster(scheduler=machine.scheduler, workers=min(workers, planned.tasks)) as client,
+    ):
         lanes = sum(client.nthreads().values()) if client else 1
         expected = estimate_build(planned, client, sample=machine.sample, workers=lanes, to=to)
         return build(planned, target, client, estimated=expected, watcher=Meter())
