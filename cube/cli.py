@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from cube import __version__
 from cube.bundled import folder, recipe_names
 from cube.catalog_check import check_catalog, recipe_of
 from cube.clusters import open_cluster
+from cube.config import Config, read_config
 from cube.demo import make_demo, true_color
 from cube.errors import CorruptError, CubeError, RequestError, TargetError
 from cube.info import describe_cube, info_text
 from cube.patch_items import FORMATS, item_to_read, patch_text, rendered, rows_of
 from cube.pipeline import SAMPLE, Built, Choice, build, estimate_build, plan_build
+from cube.preparation import claimed
 from cube.printing import built_text, estimate_document, plan_text, report_text
 from cube.progress import Meter, counted, size
 from cube.recipe import Recipe, read_recipe, with_profile
@@ -32,24 +34,30 @@ from cube.store import is_local
 from cube.survey import Surveyor
 from cube.target import Target, target_of
 from cube.verification import read_root, verify_cube
-from cube.writer import prepare
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 _SOURCE = click.option("--source", required=True, metavar="S", help="Folder or s3:// prefix of the patch files.")
 _SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Use the Dask cluster at this address (tcp://…).")
 _WORKERS = click.option("--workers", type=click.IntRange(0), default=CPU_COUNT, show_default="cores", help="Local processes.")
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_CONFIG = click.option(
+    "--config",
+    metavar="FILE",
+    callback=lambda _context, _option, path: read_config(path),
+    help="YAML file that says how stores are reached.",
+)
 _PROFILE = click.option("--profile", metavar="NAME", help="Codec profile of the recipe, such as fast.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Where a build runs, and how much it measures beforehand."""
+    """Where a build runs, how it reaches its stores, and how much it measures beforehand."""
 
     scheduler: str | None
     workers: int
     sample: int
     replace: bool = False
+    config: Config = field(default_factory=Config)
 
 
 def _chosen(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -116,13 +124,15 @@ def recipes(name: str | None, as_json: bool) -> None:
 @_PROFILE
 @click.option("--sample", type=click.IntRange(0), default=0, metavar="N", help="Read N patches and measure on them.")
 @_WORKERS
+@_CONFIG
 @_JSON
-def plan(recipe: str, source: str, profile: str | None, sample: int, workers: int, as_json: bool, **choice: Any) -> None:
+def plan(recipe: str, source: str, profile: str | None, as_json: bool, **options: Any) -> None:
     """Say what a build would do and take.
 
     Writes nothing; with --sample, it measures on so many of the files.
     """
-    planned = plan_build(_recipe(recipe, profile), source, Choice(**choice))
+    sample, workers, config = (options.pop(name) for name in ("sample", "workers", "config"))
+    planned = plan_build(_recipe(recipe, profile), source, Choice(**options), config.options(source))
     expected = estimate_build(planned, None, sample=sample, workers=workers)
     _print(estimate_document(planned, expected) if as_json else plan_text(planned, expected), as_json)
 
@@ -137,13 +147,14 @@ def plan(recipe: str, source: str, profile: str | None, sample: int, workers: in
 @_WORKERS
 @click.option("--sample", type=click.IntRange(0), default=SAMPLE, show_default=True, help="Patches to predict from.")
 @click.option("--replace", is_flag=True, help="Throw away what an unfinished build with other options has written.")
+@_CONFIG
 @_JSON
 def build_command(recipe: str, source: str, to: str, profile: str | None, as_json: bool, **options: Any) -> None:
     """Convert, verify and catalog patch files.
 
     Killed or interrupted, the same command goes on from there.
     """
-    machine = Machine(**{name: options.pop(name) for name in ("scheduler", "workers", "sample", "replace")})
+    machine = Machine(**{name: options.pop(name) for name in ("scheduler", "workers", "sample", "replace", "config")})
     built = run_build(_recipe(recipe, profile), source, to, Choice(**options), machine, quiet=as_json)
     _print(built.document() if as_json else built_text(built, to), as_json)
     sys.exit(0 if built.report.passed else 1)
@@ -151,14 +162,15 @@ def build_command(recipe: str, source: str, to: str, profile: str | None, as_jso
 
 def run_build(recipe: Recipe, source: str, to: str, choice: Choice, machine: Machine, *, quiet: bool = False) -> Built:
     """Plan and build; unless quiet, show the plan before."""
-    target, workers = target_of(to), machine.workers
-    planned = plan_build(recipe, source, choice)
+    target, workers = target_of(to, options=machine.config.options(to)), machine.workers
+    planned = plan_build(recipe, source, choice, machine.config.options(source))
     _refuse_inside(source, to)
     if not quiet:
         click.echo(plan_text(planned, None), err=True)
-    with target.storing():
-        prepare(planned, target, replace=machine.replace)
-    with open_cluster(scheduler=machine.scheduler, workers=min(workers, planned.tasks)) as client:
+    with (
+        claimed(planned, target, replace=machine.replace),
+        open_cluster(scheduler=machine.scheduler, workers=min(workers, planned.tasks)) as client,
+    ):
         lanes = sum(client.nthreads().values()) if client else 1
         expected = estimate_build(planned, client, sample=machine.sample, workers=lanes, to=to)
         return build(planned, target, client, estimated=expected, watcher=Meter())
@@ -176,19 +188,21 @@ def _refuse_inside(source: str, to: str) -> None:
 @click.option("--schemas", type=_FOLDER, metavar="DIR", help="Check extensions by these schemas, laid out as host/path.")
 @_SCHEDULER
 @_WORKERS
+@_CONFIG
 @_JSON
-def verify(target: str, source: str | None, as_json: bool, **options: Any) -> None:
+def verify(target: str, source: str | None, config: Config, as_json: bool, **options: Any) -> None:
     """Check every object and every pixel of a cube.
 
     From the store alone, or against its source files too. Nothing is fetched from the web.
     """
-    where, schemas = target_of(target), options["schemas"]
+    where, schemas = target_of(target, options=config.options(target)), options["schemas"]
     if schemas is not None and not options["catalog"]:
         raise RequestError("--schemas goes with --catalog")
     recipe = recipe_of(where) if options["catalog"] else None
     surveyor = Surveyor(recipe) if recipe else None
     with open_cluster(scheduler=options["scheduler"], workers=_verify_workers(where, options["workers"])) as client:
-        report = verify_cube(where, client, source=source, watcher=Meter(), surveyor=surveyor)
+        reached = config.options(source or "")
+        report = verify_cube(where, client, source=source, source_options=reached, watcher=Meter(), surveyor=surveyor)
     if recipe and surveyor:
         report = check_catalog(where, recipe, report, surveyor.survey() if report.passed else None, schemas)
     _print(report.document() if as_json else report_text(report), as_json)
@@ -198,10 +212,11 @@ def verify(target: str, source: str | None, as_json: bool, **options: Any) -> No
 @main.command()
 @click.argument("target", metavar="T")
 @click.option("--patch", metavar="ID", help="Of this patch alone; with --json its STAC item.")
+@_CONFIG
 @_JSON
-def info(target: str, patch: str | None, as_json: bool) -> None:
+def info(target: str, patch: str | None, config: Config, as_json: bool) -> None:
     """Say in words what a cube holds."""
-    where = target_of(target)
+    where = target_of(target, options=config.options(target))
     if patch is not None:
         item = item_to_read(find_patch(where, patch).table, where)
         _print(item if as_json else patch_text(item), as_json)

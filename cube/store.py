@@ -6,6 +6,7 @@ are used. An object appears whole or not at all: local files are written aside a
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import tempfile
@@ -16,14 +17,18 @@ from functools import wraps
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import fsspec
 
 from cube.answers import DamagedAnswer, client_errors, explained, insist, unlike_listed, with_defaults
+from cube.errors import RequestError
 
 SPOOL_LIMIT = 32 * 2**20
 """Bytes of one object held in memory before they are spooled to a temporary file (object stores only)."""
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""Answers of a file system that has no hard links."""
 
 Rest = ParamSpec("Rest")
 Result = TypeVar("Result")
@@ -62,6 +67,10 @@ class Store(Protocol):
     def url(self) -> str:
         """Where the store lies."""
 
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """fsspec storage options. They may hold secrets: never print or keep them."""
+
     def child(self, name: str) -> Store:
         """Return the store below ``name``."""
 
@@ -96,6 +105,9 @@ class Store(Protocol):
     def write(self, key: str, data: bytes) -> None:
         """Write a whole object."""
 
+    def write_new(self, key: str, data: bytes) -> bytes:
+        """Write a whole object unless there is one already; return what stands there then."""
+
     def writing(self, key: str) -> Any:
         """Return a context manager giving a file; the object appears when the block ends without an error."""
 
@@ -124,6 +136,10 @@ class LocalStore:
     @property
     def url(self) -> str:
         return self.root
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return {}
 
     def child(self, name: str) -> LocalStore:
         return LocalStore(os.path.join(self.root, name), self.staging)
@@ -182,16 +198,30 @@ class LocalStore:
         with self.writing(key) as file:
             file.write(data)
 
+    def write_new(self, key: str, data: bytes) -> bytes:
+        with self._aside(self._path(key)) as (path, aside):
+            Path(aside).write_bytes(data)
+            try:
+                _link(aside, path)
+            except FileExistsError:
+                return self.read(key)
+        return data
+
     @contextmanager
     def writing(self, key: str) -> Iterator[IO[bytes]]:
-        path = self._path(key)
+        with self._aside(self._path(key)) as (path, aside):
+            with open(aside, "wb", buffering=2**16) as file:
+                yield file
+            os.replace(aside, path)
+
+    @contextmanager
+    def _aside(self, path: str) -> Iterator[tuple[str, str]]:
+        """Give a path and that of a file beside it, on the same file system, which is gone when the block ends."""
         os.makedirs(os.path.dirname(path), exist_ok=True)
         aside = os.path.join(self.staging or os.path.dirname(path), f".{uuid4().hex}.partial")
         os.makedirs(os.path.dirname(aside), exist_ok=True)
         try:
-            with open(aside, "wb", buffering=2**16) as file:
-                yield file
-            os.replace(aside, path)
+            yield path, aside
         finally:
             Path(aside).unlink(missing_ok=True)
 
@@ -222,6 +252,17 @@ class LocalStore:
                         stack.append((item.path, above | {here}))
                     else:
                         yield Entry(item.path[skip:], *_facts(item))
+
+
+def _link(aside: str, path: str) -> None:
+    """Give a whole file a second name; raises ``FileExistsError`` where the name is taken."""
+    try:
+        os.link(aside, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with open(path, "xb") as file:
+            file.write(Path(aside).read_bytes())
 
 
 def _identity(folder: str) -> tuple[int, int]:
@@ -282,8 +323,8 @@ class ObjectStore:
 
     prefix: str
     """URL such as ``s3://bucket/name.zarr``."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """fsspec storage options."""
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """fsspec storage options; not shown, for they may hold secrets."""
 
     @property
     def url(self) -> str:
@@ -387,6 +428,19 @@ class ObjectStore:
         fs, root = self._open()
         fs.pipe_file(f"{root}/{key}", data)
 
+    @_insisting
+    def write_new(self, key: str, data: bytes) -> bytes:
+        fs, root = self._open()
+        try:
+            fs.pipe_file(f"{root}/{key}", data, mode="create")
+        except OSError as refused:
+            # "There is one already", but it may be our own: of a try whose answer was lost. Whoever asked compares.
+            try:
+                return self.read(key)
+            except FileNotFoundError:
+                raise refused from None
+        return data
+
     @contextmanager
     def writing(self, key: str) -> Iterator[IO[bytes]]:
         with tempfile.SpooledTemporaryFile(max_size=SPOOL_LIMIT) as spool:
@@ -456,10 +510,29 @@ def _discard(remote: Any) -> None:
 
 
 def open_store(url: str, *, options: Mapping[str, Any] | None = None, staging: str = "") -> Store:
-    """Return the store at a path or URL; nothing is read or written yet."""
+    """Return the store at a path or URL; nothing is read or written yet.
+
+    Raises ``RequestError`` for a URL that holds credentials.
+    """
     if is_local(url):
         return LocalStore(os.path.abspath(_strip_scheme(url)), os.path.abspath(staging) if staging else "")
+    refuse_credentials(url)
     return ObjectStore(url.rstrip("/"), dict(options or {}))
+
+
+def refuse_credentials(url: str) -> None:
+    """Raise ``RequestError``, without showing them, if credentials stand in a URL: URLs are printed and kept."""
+    parts = urlsplit(url)
+    host = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    if "://" in url and "@" in parts.netloc:
+        raise RequestError(
+            f"the URL of {host} holds credentials, which would be printed and kept: "
+            "give them in the environment (AWS_ACCESS_KEY_ID, …), in storage options or in a --config file"
+        )
+    if parts.scheme in ("http", "https") and parts.query:
+        raise RequestError(
+            f"the URL of {host} has a query (?…), such as a signature: a cube is many objects, give its plain URL"
+        )
 
 
 def is_local(url: str) -> bool:

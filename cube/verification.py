@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from cube.labels import centres, read_array
 from cube.layout import FORMAT, ORIGINALS
 from cube.report import Finding, Report, gather
 from cube.shard_check import Examination, Outcome, Slice, examine_batch
-from cube.store import open_store
+from cube.store import Store, open_store
 from cube.survey import Surveyor
 from cube.target import ROOT, Target
 from cube.tiles import TileLayout
@@ -39,17 +39,20 @@ def verify_cube(
     client: Client | None = None,
     *,
     source: str | None = None,
+    source_options: Mapping[str, Any] | None = None,
     watcher: Watcher = SILENT,
     surveyor: Surveyor | None = None,
 ) -> Report:
     """Check a whole cube from its store alone, and against its source files where ``source`` is given.
 
-    A ``surveyor`` takes a survey while the pixels pass by; it has seen everything if the report passed.
+    ``source_options`` go to fsspec. A ``surveyor`` takes a survey while the pixels pass by; it has seen everything if the
+    report passed.
 
     Raises ``RequestError`` if there is no cube, or one of a format this version does not know.
     """
+    files = None if source is None else _Files(source, open_store(source, options=source_options))
     verification = _Verification(target, client, watcher)
-    verification.source, verification.surveyor = source, surveyor
+    verification.source, verification.surveyor = files, surveyor
     return verification.report()
 
 
@@ -78,8 +81,17 @@ def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
     return data, document
 
 
+@dataclass(frozen=True)
+class _Files:
+    """Source files to compare with."""
+
+    given: str
+    """The source as the caller wrote it."""
+    store: Store
+
+
 class _Verification:
-    source: str | None = None
+    source: _Files | None = None
     surveyor: Surveyor | None = None
 
     def __init__(self, target: Target, client: Client | None, watcher: Watcher) -> None:
@@ -189,7 +201,7 @@ class _Verification:
             cube=self.target.cube,
             layouts=layouts,
             header=by_path[f"{ORIGINALS}/header"],
-            source=open_store(self.source) if self.source is not None else None,
+            source=self.source.store if self.source is not None else None,
             tallied=self.surveyor.jobs if self.surveyor is not None else {},
         )
         if self.surveyor is not None:
@@ -221,8 +233,8 @@ class _Verification:
         }
         if self.source is not None:
             known = {text for text in _paths(values[f"{ORIGINALS}/path"]).ravel() if text}
-            others = sum(entry.key not in known for entry in open_store(self.source).list())
-            compared = f"{sum(o.files for o in outcomes):,} files of {self.source}"
+            others = sum(entry.key not in known for entry in self.source.store.list())
+            compared = f"{sum(o.files for o in outcomes):,} files of {self.source.given}"
             self.names["source"] = f"{compared}; {others:,} other files there are no part of the cube"
 
 

@@ -18,6 +18,7 @@ from servers import S3Server, close_connections, seaweedfs
 
 from cube import Batches, Samples, open_cube
 from cube.errors import TargetError
+from cube.preparation import claimed
 from cube.store import open_store
 from cube.target import target_of
 from cube.verification import verify_cube
@@ -142,9 +143,10 @@ def test_files_on_s3_are_a_source(environment: None, server: S3Server, made: Mad
     assert verify_cube(built.target, source=source).passed
 
 
-def test_a_target_that_cannot_be_written_is_refused(environment: None, anonymous: dict[str, Any]) -> None:
-    with pytest.raises(TargetError, match=r"s3://public/x\.zarr: cannot be written"):
-        target_of("s3://public/x.zarr", options=anonymous).require_writable()
+def test_a_target_that_cannot_be_written_is_refused(remote: Built, anonymous: dict[str, Any]) -> None:
+    target = target_of("s3://public/x.zarr", options=anonymous)
+    with pytest.raises(TargetError, match=r"s3://public/x\.zarr: cannot be written"), claimed(remote.plan, target):
+        pytest.fail("it can be written")
 
 
 # The store itself
