@@ -6,18 +6,22 @@ import errno
 import json
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import click
 import xarray as xr
 from dask.system import CPU_COUNT
+from distributed import Client
 
 from cube import __version__
 from cube.bundled import folder, recipe_names
-from cube.clusters import open_cluster
+from cube.clusters import lanes, open_cluster
+from cube.config import read_config
+from cube.dashboard import observed
 from cube.demo import make_demo, true_color
 from cube.errors import CorruptError, CubeError, RequestError, TargetError
 from cube.info import describe_cube, info_text
@@ -33,6 +37,11 @@ from cube.writer import prepare
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 _SOURCE = click.option("--source", required=True, metavar="S", help="Folder or s3:// prefix of the patch files.")
 _SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Use the Dask cluster at this address (tcp://…).")
+_CONFIG = click.option("--config", metavar="FILE", help="YAML file that names storage options and a Dask cluster.")
+_DASHBOARD = click.option("--dashboard", is_flag=True, help="Print the link to Dask's dashboard.")
+_PERFORMANCE = click.option(
+    "--performance-report", type=click.Path(dir_okay=False), metavar="FILE", help="Keep Dask's performance report (HTML)."
+)
 _WORKERS = click.option("--workers", type=click.IntRange(0), default=CPU_COUNT, show_default="cores", help="Local processes.")
 _PROFILE = click.option("--profile", metavar="NAME", help="Codec profile of the recipe, such as fast.")
 
@@ -45,6 +54,14 @@ class Machine:
     workers: int
     sample: int
     replace: bool = False
+    config: str | None = None
+    dashboard: bool = False
+    performance_report: str | None = None
+
+    @property
+    def watched(self) -> bool:
+        """Tell whether the Dask cluster is to be seen at work."""
+        return self.dashboard or self.performance_report is not None
 
 
 def _chosen(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -129,7 +146,10 @@ def plan(recipe: str, source: str, profile: str | None, sample: int, workers: in
 @_chosen
 @_PROFILE
 @_SCHEDULER
+@_CONFIG
 @_WORKERS
+@_DASHBOARD
+@_PERFORMANCE
 @click.option("--sample", type=click.IntRange(0), default=SAMPLE, show_default=True, help="Patches to predict from.")
 @click.option("--replace", is_flag=True, help="Throw away what an unfinished build with other options has written.")
 @_JSON
@@ -138,7 +158,7 @@ def build_command(recipe: str, source: str, to: str, profile: str | None, as_jso
 
     Killed or interrupted, the same command goes on from there.
     """
-    machine = Machine(**{name: options.pop(name) for name in ("scheduler", "workers", "sample", "replace")})
+    machine = Machine(**{field.name: options.pop(field.name) for field in fields(Machine)})
     built = run_build(_recipe(recipe, profile), source, to, Choice(**options), machine, quiet=as_json)
     _print(built.document() if as_json else built_text(built, to), as_json)
     sys.exit(0 if built.report.passed else 1)
@@ -153,10 +173,24 @@ def run_build(recipe: Recipe, source: str, to: str, choice: Choice, machine: Mac
         click.echo(plan_text(planned, None), err=True)
     with target.storing():
         prepare(planned, target, replace=machine.replace)
-    with open_cluster(scheduler=machine.scheduler, workers=min(workers, planned.tasks)) as client:
-        lanes = sum(client.nthreads().values()) if client else 1
-        expected = estimate_build(planned, client, sample=machine.sample, workers=lanes, to=to)
+    with _watched_cluster(machine, min(workers, planned.tasks)) as client:
+        expected = estimate_build(planned, client, sample=machine.sample, workers=lanes(client), to=to)
         return build(planned, target, client, estimated=expected, watcher=Meter())
+
+
+@contextmanager
+def _watched_cluster(machine: Machine, workers: int) -> Iterator[Client | None]:
+    """Give a client of the cluster a command asks for, or None, and show of its work what was asked for."""
+    profile = read_config(machine.config).cluster
+    with (
+        open_cluster(scheduler=machine.scheduler, workers=workers, profile=profile, dashboard=machine.watched) as client,
+        observed(client, link=machine.dashboard, report=machine.performance_report, say=_tell),
+    ):
+        yield client
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _refuse_inside(source: str, to: str) -> None:
@@ -168,15 +202,18 @@ def _refuse_inside(source: str, to: str) -> None:
 @click.argument("target", metavar="T")
 @click.option("--source", metavar="S", help="Compare with the source files too.")
 @_SCHEDULER
+@_CONFIG
 @_WORKERS
+@_DASHBOARD
+@_PERFORMANCE
 @_JSON
-def verify(target: str, source: str | None, scheduler: str | None, workers: int, as_json: bool) -> None:
+def verify(target: str, source: str | None, as_json: bool, **options: Any) -> None:
     """Check every object and every pixel of a cube.
 
     From the store alone, or against its source files too.
     """
-    where = target_of(target)
-    with open_cluster(scheduler=scheduler, workers=_verify_workers(where, workers)) as client:
+    where, machine = target_of(target), Machine(**options, sample=0)
+    with _watched_cluster(machine, _verify_workers(where, machine)) as client:
         report = verify_cube(where, client, source=source, watcher=Meter())
     _print(report.document() if as_json else report_text(report), as_json)
     sys.exit(0 if report.passed else 1)
@@ -229,15 +266,15 @@ def _recipe(name: str, profile: str | None) -> Recipe:
     return with_profile(recipe, profile) if profile else recipe
 
 
-def _verify_workers(target: Target, workers: int) -> int:
-    """One batch needs no cluster, a damaged root none either; more never need more workers than batches."""
+def _verify_workers(target: Target, machine: Machine) -> int:
+    """One batch needs no cluster unless one is to be seen, a damaged root none either; no more workers than batches."""
     try:
         _, document = read_root(target)
     except CorruptError:
         return 0
     header = document["consolidated_metadata"]["metadata"]["originals/header"]
     batches = -(-header["shape"][0] // header["chunk_grid"]["configuration"]["chunk_shape"][0])
-    return 0 if batches == 1 else min(workers, batches)
+    return 0 if batches == 1 and not machine.watched else min(machine.workers, batches)
 
 
 def _print(value: Any, as_json: bool) -> None:
