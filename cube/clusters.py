@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import dask.config
-from distributed import Client, LocalCluster, as_completed
+from distributed import Client, Future, LocalCluster, as_completed
 
 from cube.config import ClusterProfile
 from cube.errors import CubeError, RequestError, StorageError
@@ -164,13 +164,7 @@ def _remote(client: Client, function: Callable[..., Any], tasks: Iterable[Task])
     try:
         for future in running:
             pending.discard(future)
-            if future.status != "finished":
-                error = future.exception()
-                if isinstance(error, CubeError):
-                    raise error
-                times = f"{_RETRIES + 1} times"
-                raise StorageError(f"{future.key} failed {times}: {type(error).__name__}: {error}") from error
-            result = future.result()
+            result = _result(future)
             future.release()
             for task in islice(waiting, max(0, _window(client) - len(pending))):
                 pending.add(more := submit(task))
@@ -178,3 +172,15 @@ def _remote(client: Client, function: Callable[..., Any], tasks: Iterable[Task])
             yield result
     finally:
         client.cancel(list(pending))
+
+
+def _result(future: Future) -> Any:
+    """Return what a task gave. Where that was lost with its worker, the task runs again and this waits for it."""
+    error = future.exception()
+    if future.cancelled():
+        raise StorageError(f"{future.key} was cancelled: its scheduler is gone or was restarted; run again")
+    if isinstance(error, CubeError):
+        raise error
+    if error is not None:
+        raise StorageError(f"{future.key} failed {_RETRIES + 1} times: {type(error).__name__}: {error}") from error
+    return future.result()

@@ -11,6 +11,8 @@ from distributed import Client, performance_report
 
 from cube.errors import RequestError
 
+_BOKEH = "bokeh"
+
 
 @contextmanager
 def observed(client: Client | None, *, link: bool, report: str | None, say: Callable[[str], None]) -> Iterator[None]:
@@ -34,7 +36,7 @@ def observed(client: Client | None, *, link: bool, report: str | None, say: Call
 
 def _require_bokeh(client: Client) -> None:
     try:
-        client.run_on_scheduler(version, "bokeh")
+        client.run_on_scheduler(version, _BOKEH)
     except PackageNotFoundError:
         raise RequestError(
             "--dashboard and --performance-report need Bokeh where the scheduler runs: "
