@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 help:
 	@echo "make demo     set up, make a small data set, build, verify, catalog and open its cube"
 	@echo "make test     set up everything the tests need, then run them"
-	@echo "make lint     ruff, mypy, import contracts"
+	@echo "make lint     ruff, mypy, import contracts, bandit"
 	@echo "make judges   the long tests, and those that judge from outside"
 	@echo "make bench    the figures of docs/performance.md"
 	@echo "make bench-read   reading, against other loaders"
@@ -41,6 +41,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive cube
 
 judges: setup
 	$(BIN)/python -m pytest -m judges
