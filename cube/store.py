@@ -232,7 +232,9 @@ class ObjectStore:
         return ObjectStore(f"{self.prefix.rstrip('/')}/{name}", self.options)
 
     def _open(self) -> tuple[Any, str]:
-        fs, root = fsspec.core.url_to_fs(self.prefix, use_listings_cache=False, **self.options)
+        # s3fs would ask for the size of each object before it reads it, to fetch the largest in parts.
+        plain = {"max_concurrency": 1} if self.prefix.startswith("s3://") else {}
+        fs, root = fsspec.core.url_to_fs(self.prefix, use_listings_cache=False, **{**plain, **self.options})
         return fs, root.rstrip("/")
 
     @_as_os_errors()
