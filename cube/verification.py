@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -206,13 +206,12 @@ class _Verification:
         )
         if self.surveyor is not None:
             self.surveyor.prepare(values, layouts)
-        tasks = list(_tasks(examination, values, sizes, self.surveyor))
-        outcomes = list(self._examine(tasks, values["patch"]))
+        outcomes = list(self._examine(_tasks(examination, values, sizes, self.surveyor), values["patch"]))
         self.findings += [finding for outcome in outcomes for finding in outcome.findings]
         self.damaged += [outcome.index for outcome in outcomes if outcome.findings]
-        self._name_batches(outcomes, len(tasks) * len(layouts), values)
+        self._name_batches(outcomes, len(outcomes) * len(layouts), values)
 
-    def _examine(self, tasks: list[Task], patches: NDArray[Any]) -> Iterator[Outcome]:
+    def _examine(self, tasks: Iterable[Task], patches: NDArray[Any]) -> Iterator[Outcome]:
         self.watcher.start("verifying", len(patches))
         for outcome in run(self.client, examine_batch, tasks):
             self.watcher.count(outcome.patches, outcome.bytes_read)
