@@ -13,6 +13,8 @@ from cube.recipe import Recipe, read_recipe
 Document = dict[str, Any]
 
 BINS = 64
+_SCENES = 60
+"""In a season whose number of scenes nobody published."""
 
 
 def full_size(recipe_name: str = "sen12ms") -> tuple[Document, dict[str, Document]]:
@@ -20,9 +22,8 @@ def full_size(recipe_name: str = "sen12ms") -> tuple[Document, dict[str, Documen
     recipe, rng = read_recipe(recipe_name), np.random.default_rng(12)
     items: dict[str, Document] = {}
     for name, season in recipe.seasons.items():
-        assert season.scenes
-        assert season.patches
-        patches = rng.multinomial(season.patches - season.scenes, np.ones(season.scenes) / season.scenes) + 1
+        scenes = season.scenes or _SCENES
+        patches = rng.multinomial((season.patches or 0) - scenes, np.ones(scenes) / scenes) + 1
         for scene, number in enumerate(patches.tolist(), start=1):
             items[f"items/{name}-{scene}.json"] = _item(recipe, (name, scene), number, rng)
     return _collection(recipe, items, rng), items
@@ -37,8 +38,8 @@ def _shares(recipe: Recipe, rng: np.random.Generator) -> Document:
 
 def _item(recipe: Recipe, key: tuple[str, int], patches: int, rng: np.random.Generator) -> Document:
     season, scene = key
-    names = [item.name for item in next(iter(recipe.legends.values()))]
-    counted = rng.multinomial(patches, rng.dirichlet(np.ones(len(names)))).tolist()
+    names = [item.name for item in next(iter(recipe.legends.values()), ())]
+    counted = rng.multinomial(patches, rng.dirichlet(np.ones(len(names)))).tolist() if names else []
     west, south = round(float(rng.uniform(-180, 179)), 7), round(float(rng.uniform(-50, 70)), 7)
     notes = {
         f"patchcube:{count}": {name: int(rng.integers(10**6)) for name in recipe.modalities}
