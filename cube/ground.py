@@ -65,7 +65,7 @@ def find_ground(labels: Mapping[str, NDArray[Any]], *, size: int, tile: int) -> 
     corner = np.zeros((len(scene), 2), np.int64)
     grounded, drawn = np.zeros(len(scenes), bool), np.zeros(len(scenes), bool)
     shape = np.zeros((len(scenes), 2), np.int64)
-    shown = labels["present"].any(axis=1)
+    shown: NDArray[np.bool_] = np.any(labels["present"], axis=1)
     for number, rows in enumerate(parts):
         seen = rows[shown[rows]]
         found = _on_grid(labels, seen, size) if "transform" in labels else None

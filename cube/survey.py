@@ -26,8 +26,6 @@ from cube.tiles import TileLayout
 UNLISTED = "not in the legend"
 """Name under which pixels of no class of their legend are counted."""
 _RGB = ("red", "green", "blue")
-_DRAWABLE = 255
-"""Most classes a picture of 8 bits can tell apart."""
 
 Array = NDArray[Any]
 Key = tuple[str, int]
@@ -48,7 +46,8 @@ class BandStatistics:
     stddev: float | None
     """Population standard deviation; like the others None where ``count`` is 0."""
     histogram: tuple[int, ...]
-    """Pixels of every fourth row and column by bin; the range is the recipe's. The outer bins hold what lies beyond."""
+    """Sampled pixels by bin: of every eighth row and column of a tile, of 8-bit bands all. The range is the recipe's; the
+    outer bins hold what lies beyond."""
 
 
 class PatchClasses(NamedTuple):
@@ -113,7 +112,7 @@ def _job(recipe: Recipe, modality: Modality) -> TallyJob:
         if band.legend is not None
     }
     colored = set(_RGB) <= set(names)
-    first = next((place for place, listed in codes.items() if len(listed) <= _DRAWABLE), None)
+    first = next(iter(codes), None) if modality.dtype == "uint8" else None
     return TallyJob(
         histogram=modality.histogram_range,
         drawn=tuple(names.index(color) for color in _RGB) if colored else (first or 0,),

@@ -17,8 +17,8 @@ from cube.tiles import ABSENT, TileLayout
 
 BINS = 64
 """Bins of a histogram."""
-SAMPLED = 4
-"""A histogram counts the pixels of every fourth row and column."""
+SAMPLED = 8
+"""A histogram counts the pixels of every eighth row and column of a tile; of bytes it counts all."""
 
 Array = NDArray[Any]
 
@@ -91,7 +91,8 @@ class ShardTally:
         self._owned = ground.owned[:, kind] & self._stored
         self._scenes, local = np.unique(ground.scene, return_inverse=True)
         self._weights = self._weigh(local)
-        self._measures = _Measures(job, layout, len(self._offsets))
+        measures = _ByteMeasures if layout.dtype == "<u1" else _Measures
+        self._measures: _Measures | _ByteMeasures = measures(job, layout, len(self._offsets))
         self._at = {int(offset): place for place, offset in enumerate(self._offsets)}
 
     def _weigh(self, local: Array) -> Array:
@@ -128,10 +129,10 @@ class ShardTally:
             maximum=np.where(shows, found.maximum, -np.inf).max(axis=1, initial=-np.inf),
             total=summed(found.total),
             squares=summed(found.squares),
-            histogram=summed(found.histogram),
+            histogram=summed(found.histogram()),
             classes={band: summed(values) for band, values in found.classes.items()},
             patch_classes={band: self._by_patch(values) for band, values in found.classes.items()},
-            pieces=found.pieces,
+            pieces=found.pieces(),
             uses=self._uses(),
         )
 
@@ -149,98 +150,154 @@ class ShardTally:
 
 
 class _Measures:
-    """What is counted of each tile."""
+    """What is counted of each tile of numbers. What can wait is done for all tiles together."""
 
     def __init__(self, job: TallyJob, layout: TileLayout, tiles: int) -> None:
-        self._job = job
-        dtype, bands = np.dtype(layout.dtype), layout.bands
-        self._float, self._bytes = dtype.kind == "f", dtype.itemsize == 1
+        dtype, shape, side = np.dtype(layout.dtype), (tiles, layout.bands), layout.tile
         exact = np.int64 if dtype.kind in "iu" and dtype.itemsize <= 2 else np.float64
-        self.count = np.zeros((tiles, bands), np.int64)
-        self.minimum = np.full((tiles, bands), np.inf)
-        self.maximum = np.full((tiles, bands), -np.inf)
-        self.total, self.squares = np.zeros((tiles, bands), exact), np.zeros((tiles, bands), exact)
-        self.histogram = np.zeros((tiles, bands, BINS), np.int64)
+        self.count = np.zeros(shape, np.int64)
+        self.minimum, self.maximum = np.full(shape, np.inf), np.full(shape, -np.inf)
+        self.total, self.squares = np.zeros(shape, exact), np.zeros(shape, exact)
         self.classes = {band: np.zeros((tiles, len(codes) + 1), np.int64) for band, codes in job.codes.items()}
-        self._factor = reduction(layout.tile)
-        side = layout.tile // self._factor
-        self.pieces = np.zeros((tiles, side, side, len(job.drawn)), np.uint8)
-        self._bands = np.arange(bands, dtype=np.int64)[:, None, None] * BINS
+        self._job, self._float, self._factor = job, dtype.kind == "f", reduction(side)
+        self._samples = np.full((*shape, -(-side // SAMPLED), -(-side // SAMPLED)), np.nan)
+        small = tiles, len(job.drawn), side // self._factor, side // self._factor
+        self._sums, self._counts = np.zeros(small), np.zeros(small)
+        self._doubles = np.empty((layout.bands, side, side))
+        self._rows = self._doubles.reshape(layout.bands, self._factor, -1)
+        self._ones = np.ones(self._rows.shape[2])
 
     def add(self, at: int, planes: Array, *, counted: bool) -> None:
         """Measure one tile; of one that counts for no scene only the classes, which its patches need."""
         for band, codes in self._job.codes.items():
-            self.classes[band][at] = class_counts(planes[band], codes)
+            found = [np.count_nonzero(planes[band] == code) for code in codes]
+            self.classes[band][at] = [*found, planes[band].size - sum(found)]
         if not counted:
             return
-        values = planes.reshape(len(planes), -1)
-        doubles = values.astype(np.float64)
-        finite = np.isfinite(doubles) if self._float else None
+        np.copyto(self._doubles, planes)
+        finite = np.isfinite(planes) if self._float else None
         if finite is None or finite.all():
-            finite = None
-            self.count[at] = values.shape[1]
+            values = planes.reshape(len(planes), -1)
+            self.count[at], self._counts[at] = values.shape[1], self._factor**2
             self.minimum[at], self.maximum[at] = values.min(axis=1), values.max(axis=1)
         else:
-            self.count[at] = finite.sum(axis=1)
-            self.minimum[at] = np.where(finite, doubles, np.inf).min(axis=1)
-            self.maximum[at] = np.where(finite, doubles, -np.inf).max(axis=1)
-            doubles = np.where(finite, doubles, 0.0)
-        # Whole numbers below 2**53: sums of doubles are exact for types of up to 16 bits.
-        self.total[at] = doubles.sum(axis=1)
-        self.squares[at] = np.einsum("ij,ij->i", doubles, doubles)
-        self._bin(at, planes)
-        self._draw(at, planes, doubles.reshape(planes.shape), finite)
+            self._skip(at, planes, finite)
+        # Whole numbers below 2**53: sums of doubles are exact for types of up to 16 bits. Short rows keep BLAS on one thread.
+        self.total[at] = np.vecdot(self._rows, self._ones).sum(axis=1)
+        self.squares[at] = np.vecdot(self._rows, self._rows).sum(axis=1)
+        self._samples[at] = planes[:, ::SAMPLED, ::SAMPLED]
+        for channel, band in enumerate(self._job.drawn):
+            self._sums[at, channel] = _blocks(self._doubles[band], self._factor)
 
-    def _bin(self, at: int, planes: Array) -> None:
-        low, high = self._job.histogram
-        sample = planes[:, ::SAMPLED, ::SAMPLED]
-        places = np.clip((sample - np.float64(low)) * (BINS / (high - low)), 0, BINS - 1)
-        if self._float:
-            kept = np.isfinite(sample)
-            keys = np.where(kept, places, 0).astype(np.int64) + self._bands
-            keys = keys[kept]
-        else:
-            keys = (places.astype(np.int64) + self._bands).ravel()
-        self.histogram[at] = np.bincount(keys, minlength=self.histogram[at].size).reshape(-1, BINS)
+    def _skip(self, at: int, planes: Array, finite: Array) -> None:
+        """Leave out what is no number."""
+        self.count[at] = finite.sum(axis=(1, 2))
+        self.minimum[at] = np.where(finite, planes, np.inf).min(axis=(1, 2))
+        self.maximum[at] = np.where(finite, planes, -np.inf).max(axis=(1, 2))
+        self._doubles[~finite] = 0.0
+        self._counts[at] = [_blocks(finite[band].astype(np.float64), self._factor) for band in self._job.drawn]
 
-    def _draw(self, at: int, planes: Array, doubles: Array, finite: Array | None) -> None:
-        factor, shown = self._factor, self._job.shown
-        if shown is None:
-            middle = planes[self._job.drawn[0], factor // 2 :: factor, factor // 2 :: factor]
-            self.pieces[at, ..., 0] = class_places(middle, self._job.codes[self._job.drawn[0]])
-            return
-        drawn = list(self._job.drawn)
-        sums = _blocks(doubles[drawn], factor)
-        counts: Any = factor**2
-        if finite is not None:
-            counts = _blocks(finite.reshape(planes.shape)[drawn].astype(np.float64), factor)
-        means = sums / np.maximum(counts, 1)
-        grey = np.clip(np.rint((means - shown[0]) * (254 / (shown[1] - shown[0]))), 0, 254) + 1
-        self.pieces[at] = np.where(counts > 0, grey, 0).transpose(1, 2, 0)
+    def histogram(self) -> Array:
+        """Return (tile, band, bin)."""
+        tiles, bands = self.count.shape
+        kept = np.isfinite(self._samples)
+        places = _bins(np.where(kept, self._samples, 0.0), self._job.histogram)
+        places += np.arange(tiles * bands).reshape(tiles, bands, 1, 1) * BINS
+        return np.bincount(places[kept], minlength=tiles * bands * BINS).reshape(tiles, bands, BINS)
+
+    def pieces(self) -> Array:
+        """Return (tile, y, x, channel)."""
+        assert self._job.shown is not None
+        return _stretched(self._sums, self._counts, self._job.shown)
 
 
-def _blocks(values: Array, factor: int) -> Array:
-    """Return the sums of the blocks of (band, y, x)."""
-    bands, height, width = values.shape
-    rows = values.reshape(bands, height // factor, factor, width).sum(axis=2)
-    return np.asarray(rows.reshape(bands, height // factor, width // factor, factor).sum(axis=3))
+class _ByteMeasures:
+    """What is counted of each tile of bytes: how often each value occurs says everything."""
+
+    def __init__(self, job: TallyJob, layout: TileLayout, tiles: int) -> None:
+        self._job, self._factor, side = job, reduction(layout.tile), layout.tile
+        self._values = np.zeros((tiles, layout.bands, 256), np.int64)
+        self._small = np.zeros((tiles, len(job.drawn), side // self._factor, side // self._factor))
+        self._keys = np.arange(layout.bands)[:, None, None] * 256
+
+    def add(self, at: int, planes: Array, *, counted: bool) -> None:
+        """Measure one tile; one that counts for no scene is needed for the classes of its patches."""
+        # Land cover is enlarged from coarse cells: most rows equal the one above, and one of them speaks for all.
+        starts = np.flatnonzero(np.append(True, (planes[:, 1:] != planes[:, :-1]).any(axis=(0, 2))))
+        rows = planes[:, starts]
+        lengths = np.broadcast_to(np.diff(starts, append=planes.shape[1])[:, None], rows.shape)
+        counts = np.bincount((rows + self._keys).reshape(-1), lengths.reshape(-1), self._values[at].size)
+        self._values[at] = counts.reshape(-1, 256)
+        middle, step = self._factor // 2, self._factor
+        for channel, band in enumerate(self._job.drawn if counted else ()):
+            plane = planes[band]
+            nearest = self._job.shown is None
+            self._small[at, channel] = plane[middle::step, middle::step] if nearest else _blocks(plane, step)
+
+    @property
+    def count(self) -> Array:
+        """(tile, band): pixels."""
+        return np.asarray(self._values.sum(axis=2))
+
+    @property
+    def minimum(self) -> Array:
+        """(tile, band)."""
+        return np.asarray((self._values > 0).argmax(axis=2), np.float64)
+
+    @property
+    def maximum(self) -> Array:
+        """(tile, band)."""
+        return np.asarray(255.0 - (self._values[..., ::-1] > 0).argmax(axis=2))
+
+    @property
+    def total(self) -> Array:
+        """(tile, band)."""
+        return np.asarray(self._values @ np.arange(256))
+
+    @property
+    def squares(self) -> Array:
+        """(tile, band)."""
+        return np.asarray(self._values @ np.arange(256) ** 2)
+
+    @property
+    def classes(self) -> dict[int, Array]:
+        """Band → (tile, class)."""
+        found = {}
+        for band, codes in self._job.codes.items():
+            listed = np.array([code if 0 <= code < 256 else 256 for code in codes])
+            counts = np.pad(self._values[:, band], ((0, 0), (0, 1)))[:, listed]
+            found[band] = np.append(counts, self.count[:, [band]] - counts.sum(axis=1, keepdims=True), axis=1)
+        return found
+
+    def histogram(self) -> Array:
+        """Return (tile, band, bin)."""
+        places = _bins(np.arange(256), self._job.histogram)
+        return np.asarray(self._values @ (places[:, None] == np.arange(BINS)).astype(np.int64))
+
+    def pieces(self) -> Array:
+        """Return (tile, y, x, channel)."""
+        if self._job.shown is not None:
+            return _stretched(self._small, np.full(self._small.shape, self._factor**2), self._job.shown)
+        places = np.zeros(256, np.uint8)
+        for place, code in enumerate(self._job.codes[self._job.drawn[0]], 1):
+            places[code] = place
+        return places[self._small.astype(np.uint8)].transpose(0, 2, 3, 1)
 
 
-def class_counts(plane: Array, codes: tuple[int, ...]) -> Array:
-    """Return how many pixels each class has, and last all other values."""
-    if plane.dtype == np.uint8:
-        counts = np.bincount(plane.reshape(-1), minlength=256)
-        found = np.array([counts[code] if 0 <= code < 256 else 0 for code in codes], np.int64)
-    else:
-        values, counts = np.unique(plane, return_counts=True)
-        known = dict(zip(values.tolist(), counts.tolist(), strict=True))
-        found = np.array([known.get(code, 0) for code in codes], np.int64)
-    return np.append(found, plane.size - found.sum())
+def _bins(values: Array, between: tuple[float, float]) -> Array:
+    low, high = between
+    return np.asarray(np.clip((values - low) * (BINS / (high - low)), 0, BINS - 1), np.int64)
 
 
-def class_places(plane: Array, codes: tuple[int, ...]) -> Array:
-    """Return for each pixel the place of its class in the legend, counted from 1; 0 for other values."""
-    order = np.argsort(codes)
-    known = np.asarray(codes)[order]
-    at = np.minimum(np.searchsorted(known, plane), len(known) - 1)
-    return np.where(known[at] == plane, order[at] + 1, 0).astype(np.uint8)
+def _blocks(plane: Array, factor: int) -> Array:
+    """Return the sums of the blocks of (y, x)."""
+    height, width = plane.shape
+    rows = plane.reshape(height // factor, factor, width).sum(axis=1, dtype=np.float64)
+    return np.asarray(rows.reshape(height // factor, width // factor, factor).sum(axis=2))
+
+
+def _stretched(sums: Array, counts: Array, shown: tuple[float, float]) -> Array:
+    """Return (tile, y, x, channel) of means (tile, channel, y, x), from 1 to 255; 0 where nothing was counted."""
+    means = sums / np.maximum(counts, 1)
+    grey = np.clip(np.rint((means - shown[0]) * (254 / (shown[1] - shown[0]))), 0, 254) + 1
+    return np.where(counts > 0, grey, 0).astype(np.uint8).transpose(0, 2, 3, 1)
