@@ -17,15 +17,19 @@ from dask.system import CPU_COUNT
 
 from cube import __version__
 from cube.bundled import folder, recipe_names
+from cube.catalog_check import check_catalog, recipe_of
 from cube.clusters import open_cluster
 from cube.demo import make_demo, true_color
 from cube.errors import CorruptError, CubeError, RequestError, TargetError
 from cube.info import describe_cube, info_text
+from cube.patch_items import FORMATS, item_to_read, patch_text, rendered, rows_of
 from cube.pipeline import SAMPLE, Built, Choice, build, estimate_build, plan_build
 from cube.printing import built_text, estimate_document, plan_text, report_text
-from cube.progress import Meter
+from cube.progress import Meter, counted, size
 from cube.recipe import Recipe, read_recipe, with_profile
+from cube.search import SUMMARY, box_of, cube_url, find_patch, search
 from cube.store import is_local
+from cube.survey import Surveyor
 from cube.target import Target, target_of
 from cube.verification import read_root, verify_cube
 from cube.writer import prepare
@@ -34,6 +38,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 _SOURCE = click.option("--source", required=True, metavar="S", help="Folder or s3:// prefix of the patch files.")
 _SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Use the Dask cluster at this address (tcp://…).")
 _WORKERS = click.option("--workers", type=click.IntRange(0), default=CPU_COUNT, show_default="cores", help="Local processes.")
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _PROFILE = click.option("--profile", metavar="NAME", help="Codec profile of the recipe, such as fast.")
 
 
@@ -167,28 +172,72 @@ def _refuse_inside(source: str, to: str) -> None:
 @main.command()
 @click.argument("target", metavar="T")
 @click.option("--source", metavar="S", help="Compare with the source files too.")
+@click.option("--catalog", is_flag=True, help="Check the STAC catalog too: links, core schema, agreement with the cube.")
+@click.option("--schemas", type=_FOLDER, metavar="DIR", help="Check extensions by these schemas, laid out as host/path.")
 @_SCHEDULER
 @_WORKERS
 @_JSON
-def verify(target: str, source: str | None, scheduler: str | None, workers: int, as_json: bool) -> None:
+def verify(target: str, source: str | None, as_json: bool, **options: Any) -> None:
     """Check every object and every pixel of a cube.
 
-    From the store alone, or against its source files too.
+    From the store alone, or against its source files too. Nothing is fetched from the web.
     """
-    where = target_of(target)
-    with open_cluster(scheduler=scheduler, workers=_verify_workers(where, workers)) as client:
-        report = verify_cube(where, client, source=source, watcher=Meter())
+    where, schemas = target_of(target), options["schemas"]
+    if schemas is not None and not options["catalog"]:
+        raise RequestError("--schemas goes with --catalog")
+    recipe = recipe_of(where) if options["catalog"] else None
+    surveyor = Surveyor(recipe) if recipe else None
+    with open_cluster(scheduler=options["scheduler"], workers=_verify_workers(where, options["workers"])) as client:
+        report = verify_cube(where, client, source=source, watcher=Meter(), surveyor=surveyor)
+    if recipe and surveyor:
+        report = check_catalog(where, recipe, report, surveyor.survey() if report.passed else None, schemas)
     _print(report.document() if as_json else report_text(report), as_json)
     sys.exit(0 if report.passed else 1)
 
 
 @main.command()
 @click.argument("target", metavar="T")
+@click.option("--patch", metavar="ID", help="Of this patch alone; with --json its STAC item.")
 @_JSON
-def info(target: str, as_json: bool) -> None:
+def info(target: str, patch: str | None, as_json: bool) -> None:
     """Say in words what a cube holds."""
-    facts = describe_cube(target_of(target))
+    where = target_of(target)
+    if patch is not None:
+        item = item_to_read(find_patch(where, patch).table, where)
+        _print(item if as_json else patch_text(item), as_json)
+        return
+    facts = describe_cube(where)
     _print(facts if as_json else info_text(facts), as_json)
+
+
+@main.command(name="search")
+@click.argument("target", metavar="T")
+@click.option("--where", metavar="FILTER", help='Such as "season=summer and class:Urban>0.3 and split=train".')
+@click.option("--bbox", metavar="W,S,E,N", help="Only patches that meet this box, in degrees; W > E crosses 180°.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="ids", show_default=True, help="What to give back.")
+@click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help="Write there instead of printing.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N patches.")
+@_JSON
+def search_command(target: str, where: str | None, bbox: str | None, form: str, as_json: bool, **rest: Any) -> None:
+    """Find patches by labels, classes and place.
+
+    Reads the table in the catalog, and only what it needs of it. T is a cube, its catalog's folder or its collection.
+    """
+    cube, out = target_of(cube_url(target)), rest["out"]
+    if form == "parquet" and out is None:
+        raise RequestError("--format parquet needs --out FILE")
+    columns = {"ids": ("id",), "table": SUMMARY}.get(form)
+    found = search(cube, where, box_of(bbox) if bbox is not None else None, columns=columns, limit=rest["limit"])
+    if out is not None:
+        Path(out).write_bytes(rendered(found.table, cube, form))
+    if as_json:
+        facts = {"patches": found.patches, "requests": found.requests, "bytes_read": found.bytes_read}
+        _print(facts | ({"out": out} if out is not None else {"found": rows_of(found.table, cube, form)}), as_json)
+        return
+    read = f"{size(found.bytes_read)} read in {counted(found.requests, 'request')}"
+    click.echo(f"{counted(found.patches, 'patch')} chosen; {read}", err=True)
+    if out is None:
+        click.echo(rendered(found.table, cube, form), nl=False)
 
 
 @main.command()

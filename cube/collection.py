@@ -99,6 +99,17 @@ def root_asset(href: str, data: bytes) -> Document:
     }
 
 
+def table_asset(href: str, data: bytes) -> Document:
+    """Return the asset that is the table of all patches, one item per row."""
+    return {
+        "href": href,
+        "type": "application/vnd.apache.parquet",
+        "title": "One row per patch (stac-geoparquet)",
+        "roles": ["collection-mirror"],
+        **file_facts(data),
+    }
+
+
 def file_facts(data: bytes) -> Document:
     """Return size and checksum of a file, the latter as a multihash of SHA-256."""
     return {"file:size": len(data), "file:checksum": f"1220{sha256(data).hexdigest()}"}

@@ -15,9 +15,10 @@ from cube.arrays import ArraySpec, read_spec
 from cube.errors import CorruptError, RequestError
 from cube.labels import read_array
 from cube.layout import FORMAT
+from cube.patch_shares import DIGEST, open_table, own_facts, read_shares
 from cube.pixels import PixelReader, TileCache
-from cube.store import Store, is_local, open_store
-from cube.target import ROOT
+from cube.store import ObjectStore, Store, is_local, open_store
+from cube.target import ROOT, target_of
 from cube.verification import tile_layout
 
 Array = NDArray[Any]
@@ -77,6 +78,20 @@ class Source:
             self._values[name] = read_array(self.store, self.specs[name])
         return self._values[name]
 
+    def shares(self, field: str) -> Array:
+        """Return what part of each patch (patch) the class covers that a field such as ``class:Urban`` means; NaN in gaps.
+
+        Read from the table in the catalog beside the cube. Raises ``FilterError`` for a class that is unknown or may be
+        several, ``RequestError`` if there is no table or it is of another cube.
+        """
+        if field not in self._values:
+            options = self.store.options if isinstance(self.store, ObjectStore) else None
+            file, certified = open_table(target_of(self.url, options=options).stac), self.attributes["cube"]["certificate"]
+            if own_facts(file)[DIGEST] != f"{certified['hash']}:{certified['pixels']}":
+                raise RequestError(f"{file.url} is of another cube than {self.url}: its pixels' digest is not the cube's")
+            self._values[field] = read_shares(file, field)
+        return self._values[field]
+
     def reader(self, modality: str, cache: TileCache | None = None) -> PixelReader:
         """Return what reads the pixels of a modality."""
         spec = self.specs[modality]
@@ -125,13 +140,14 @@ def _asset(url: str, options: Mapping[str, Any] | None) -> str:
     document = json.loads(open_store(folder or ".", options=options).read(name))
     for asset in document.get("assets", {}).values():
         if str(asset.get("type", "")).startswith("application/vnd.zarr"):
-            return _resolved(url, asset["href"])
+            return resolved(url, asset["href"])
     raise RequestError(
         f"{url} lists no Zarr asset; expected an asset of type application/vnd.zarr, as the collection.json beside a cube has"
     )
 
 
-def _resolved(url: str, href: str) -> str:
+def resolved(url: str, href: str) -> str:
+    """Return the path or URL that an href in the document at ``url`` leads to."""
     if "://" in href or href.startswith("/"):
         return href
     folder = url.rpartition("/")[0] or "."
