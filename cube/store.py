@@ -6,6 +6,7 @@ are used. An object appears whole or not at all: local files are written aside a
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -101,7 +102,7 @@ class LocalStore:
         return LocalStore(os.path.join(self.root, name), self.staging)
 
     def _path(self, key: str) -> str:
-        return os.path.join(self.root, key)
+        return os.path.join(self.root, _inside(key))
 
     def read(self, key: str) -> bytes:
         with open(self._path(key), "rb", buffering=0) as file:
@@ -169,6 +170,13 @@ class LocalStore:
                         stack.append((item.path, above | {here}))
                     else:
                         yield Entry(item.path[skip:], *_facts(item))
+
+
+def _inside(key: str) -> str:
+    """Return a key that stays in its store; keys may come from a listing or a cube that somebody else made."""
+    if key.startswith("/") or ".." in key.split("/"):
+        raise PermissionError(errno.EPERM, "the key leads out of its folder", key)
+    return key
 
 
 def _identity(folder: str) -> tuple[int, int]:

@@ -29,8 +29,8 @@ c.UnsafeLocalBackend.clusters_directory = "{folder}/clusters"
 c.ClusterConfig.worker_cores = 1
 c.ClusterConfig.worker_memory = "1 G"
 c.ClusterConfig.cluster_max_workers = 2
-c.ClusterConfig.scheduler_cmd = ["{programs}/dask", "scheduler"]
-c.ClusterConfig.worker_cmd = ["{programs}/dask", "worker"]
+c.ClusterConfig.scheduler_cmd = ["{python}", "-m", "dask", "scheduler"]
+c.ClusterConfig.worker_cmd = ["{python}", "-m", "dask", "worker"]
 """
 PROFILE = """
 cluster:
@@ -70,11 +70,9 @@ class GatewayServer:
 
     def clusters(self) -> list[str]:
         """Return the clusters that run."""
-        program = (
-            "from dask_gateway import Gateway\n"
-            f"with Gateway('http://127.0.0.1:{self.web}', proxy_address='gateway://127.0.0.1:{self.scheduler}', auth='basic') as g:\n"
-            "    print(*(report.name for report in g.list_clusters()))"
-        )
+        place = f"'http://127.0.0.1:{self.web}', proxy_address='gateway://127.0.0.1:{self.scheduler}', auth='basic'"
+        asked = "    print(*(report.name for report in gateway.list_clusters()))"
+        program = f"from dask_gateway import Gateway\nwith Gateway({place}) as gateway:\n{asked}"
         return self.environment.run("python", "-W", "ignore", "-c", program, **SECRET).split()
 
 
@@ -83,7 +81,7 @@ def gateway(environment: Environment, tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("gateway")
     (folder / "clusters").mkdir()
     api, web, scheduler = free_ports(3)
-    settings = {"api": api, "web": web, "scheduler": scheduler, "folder": folder, "programs": environment.programs}
+    settings = {"api": api, "web": web, "scheduler": scheduler, "folder": folder, "python": environment.python}
     (folder / "config.py").write_text(SERVER.format(**settings), encoding="utf-8")
     command = [environment.programs / "dask-gateway-server", "--config", str(folder / "config.py")]
     with (folder / "log").open("wb") as log:
