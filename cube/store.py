@@ -145,7 +145,7 @@ class LocalStore:
         return LocalStore(os.path.join(self.root, name), self.staging)
 
     def _path(self, key: str) -> str:
-        return os.path.join(self.root, key)
+        return os.path.join(self.root, _inside(key))
 
     def read(self, key: str) -> bytes:
         with open(self._path(key), "rb", buffering=0) as file:
@@ -263,6 +263,13 @@ def _link(aside: str, path: str) -> None:
             raise
         with open(path, "xb") as file:
             file.write(Path(aside).read_bytes())
+
+
+def _inside(key: str) -> str:
+    """Return a key that stays in its store; keys may come from a listing or a cube that somebody else made."""
+    if key.startswith("/") or ".." in key.split("/"):
+        raise PermissionError(errno.EPERM, "the key leads out of its folder", key)
+    return key
 
 
 def _identity(folder: str) -> tuple[int, int]:

@@ -13,10 +13,13 @@ from servers import free_ports
 
 
 @contextmanager
-def dask_scheduler(*, python: str | Path = sys.executable) -> Iterator[str]:
+def dask_scheduler(
+    *, python: str | Path = sys.executable, environment: Mapping[str, str] | None = None, folder: Path | None = None
+) -> Iterator[str]:
     """Run ``dask scheduler`` and give its address."""
     (port,) = free_ports(1)
-    with _process(python, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"):
+    words = ["scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]
+    with _process(python, *words, environment=environment, folder=folder):
         yield f"tcp://127.0.0.1:{port}"
 
 
