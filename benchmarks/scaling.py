@@ -37,11 +37,13 @@ class Costs:
     objects: dict[str, int]
     """Bytes of a batch's objects."""
     driver_start: float
-    """Sorting the listing of all files, and the plan."""
+    """The driver's seconds for the listing of all files and the plan."""
+    driver_write: float
+    """Driver and scheduler, for all tasks of writing."""
     driver_end: float
-    """All coordinates from all receipts, and the catalog."""
-    task_overhead: float
-    """Driver and scheduler for one task of writing and verifying."""
+    """The driver's seconds for all coordinates from all receipts, and for the catalog."""
+    driver_verify: float
+    """Driver and scheduler, for all tasks of verifying."""
     small_objects: int
     """Objects of a cube that are no shard and no chunk of headers."""
 
@@ -68,15 +70,22 @@ class Cloud:
 
 
 COSTS = Costs(
-    write_cpu=0,
-    verify_cpu=0,
-    writes=0,
-    verify_reads=0,
-    objects={},
+    write_cpu=4.0,
+    verify_cpu=0.64,
+    writes=8,
+    verify_reads=11,
+    objects={
+        "s1": 29_633_175,
+        "s2": 58_621_955,
+        "lc": 217_933,
+        "originals/header": 68_569,
+        "receipt": 141_470,
+    },
     driver_start=0,
+    driver_write=0,
     driver_end=0,
-    task_overhead=0,
-    small_objects=0,
+    driver_verify=0,
+    small_objects=2925 - 4 * 706,
 )
 
 
@@ -112,15 +121,23 @@ class Build:
 
     def write_batch(self) -> dict[str, float]:
         """Return the seconds a worker spends on writing one batch. One thread does it all, so they add up."""
-        waits = BATCH / AHEAD + self.costs.writes
+        waits = BATCH / AHEAD + self.costs.writes  # files come eight patches at a time, objects go one after another
         moved = BATCH * FILE_BYTES + sum(self.costs.objects.values())
-        return {"CPU": self.costs.write_cpu, "network of a worker": moved / self.cloud.network, "latency": waits * self.cloud.latency}
+        return {
+            "CPU": self.costs.write_cpu,
+            "network of a worker": moved / self.cloud.network,
+            "latency": waits * self.cloud.latency,
+        }
 
     def verify_batch(self) -> dict[str, float]:
         """Return the seconds a worker spends on verifying one batch."""
         moved = sum(size for name, size in self.costs.objects.items() if name != "receipt")
         waits = self.costs.verify_reads
-        return {"CPU": self.costs.verify_cpu, "network of a worker": moved / self.cloud.network, "latency": waits * self.cloud.latency}
+        return {
+            "CPU": self.costs.verify_cpu,
+            "network of a worker": moved / self.cloud.network,
+            "latency": waits * self.cloud.latency,
+        }
 
     @property
     def rounds(self) -> int:
@@ -136,14 +153,14 @@ class Build:
         return {
             "GET rate of one prefix": PATCHES * MODALITIES / self.cloud.get_rate,
             "PUT rate of one prefix": self.batches * self.costs.writes / self.cloud.put_rate,
-            "scheduler": self.batches * self.costs.task_overhead / 2,
+            "driver": self.costs.driver_write,
         }
 
     @property
     def verifying(self) -> float:
         """Seconds of the verifying stage."""
-        shared = self.batches * self.costs.verify_reads / self.cloud.get_rate, self.batches * self.costs.task_overhead / 2
-        return max(self.rounds * sum(self.verify_batch().values()), *shared)
+        reading = self.batches * self.costs.verify_reads / self.cloud.get_rate
+        return max(self.rounds * sum(self.verify_batch().values()), reading, self.costs.driver_verify)
 
     @property
     def starting(self) -> float:
