@@ -7,7 +7,7 @@ A model, not a measurement: nobody ran 256 workers. ``Costs`` holds what was mea
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 WORKERS = (1, 16, 64, 256)
 PATCHES, BATCH, MODALITIES = 180_662, 256, 3
@@ -18,6 +18,8 @@ LISTED = 1000
 """Keys in one answer to a listing."""
 AHEAD = 8
 """Patches whose files are asked for together."""
+BURST = 10e9
+"""Bits a second that an m5.large may reach for some time."""
 TOGETHER = 128
 """Requests that fsspec has under way at once."""
 
@@ -178,17 +180,25 @@ class Build:
         """Seconds of everything."""
         return self.starting + self.writing + self.ending + self.verifying
 
-    def saturated(self) -> str:
-        """Return what takes most of the time."""
-        parts = {"driver, alone": self.starting + self.ending}
+    def slowest_part(self) -> str:
+        """Return what most of the time goes to."""
+        parts = {"driver": self.starting + self.ending}
         for batch in (self.write_batch(), self.verify_batch()):
             for name, seconds in batch.items():
                 parts[name] = parts.get(name, 0.0) + self.rounds * seconds
+        name = max(parts, key=lambda name: parts[name])
+        return f"{name}, {parts[name] / self.seconds:.0%}"
+
+    def shared_limit(self) -> str:
+        """Return which of the things that workers share holds them up while they write."""
         shared = self._shared_writing()
-        slowest = max(shared, key=lambda name: shared[name])
-        if shared[slowest] >= self.rounds * sum(self.write_batch().values()):
-            parts[slowest] = shared[slowest]
-        return max(parts, key=lambda name: parts[name])
+        name = max(shared, key=lambda name: shared[name])
+        return name if shared[name] > self.rounds * sum(self.write_batch().values()) else "none"
+
+    @property
+    def bursting(self) -> Build:
+        """The same build on machines that always have the most network they may."""
+        return replace(self, cloud=replace(self.cloud, network=BURST / 8 / 2))
 
     @property
     def compute_price(self) -> float:
@@ -212,6 +222,7 @@ def table() -> str:
     builds = [Build(workers) for workers in WORKERS]
     rows = {
         "time in all": [_duration(build.seconds) for build in builds],
+        "if machines burst to 10 Gbit/s throughout": [_duration(build.bursting.seconds) for build in builds],
         "listing and planning, one process": [_duration(build.starting) for build in builds],
         "writing": [_duration(build.writing) for build in builds],
         "coordinates, metadata, catalog, one process": [_duration(build.ending) for build in builds],
@@ -219,6 +230,8 @@ def table() -> str:
         "batches of the busiest worker": [f"{build.rounds:,} of {build.batches:,}" for build in builds],
         "read from S3 while writing": [f"{build.read_rate / 1e6:,.0f} MB/s" for build in builds],
         "GET a second while writing": [f"{PATCHES * MODALITIES / build.writing:,.0f}" for build in builds],
+        "most time goes to": [build.slowest_part() for build in builds],
+        "shared limit reached": [build.shared_limit() for build in builds],
         "machines": [f"${build.compute_price:,.2f}" for build in builds],
         "requests": [f"${build.request_price:,.2f}" for build in builds],
         "GET": [f"{build.reads:,}" for build in builds],
@@ -226,10 +239,9 @@ def table() -> str:
         "cube": [f"{build.cube_bytes / 1e9:,.0f} GB" for build in builds],
         "cube kept for a month": [f"${build.cube_bytes * build.cloud.month_price:,.2f}" for build in builds],
         "objects": [f"{4 * build.batches + build.costs.small_objects:,}" for build in builds],
-        "saturates first": [build.saturated() for build in builds],
     }
     for name, size in COSTS.objects.items():
-        rows[f"size of an object: {name}"] = [_size(size)] * len(builds)
+        rows[f"one object: {name}"] = [_size(size)] * len(builds)
     head = ["", *(f"{workers} worker{'s' if workers > 1 else ''}" for workers in WORKERS)]
     lines = [head, ["---"] * len(head), *([name, *cells] for name, cells in rows.items())]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
