@@ -13,7 +13,7 @@ help:
 	@echo "make judges   the long tests, and those that judge from outside"
 	@echo "make bench    the figures of docs/performance.md"
 	@echo "make bench-read   reading, against other loaders"
-	@echo "make scale    full-size scan, plan and coordinates"
+	@echo "make scale    the true number of files and patches, end to end with tiny pixels"
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed: make PYTHON=/path/to/python' if sys.version_info < (3, 11) else 0)"
@@ -55,6 +55,7 @@ bench-read: setup
 
 scale: setup
 	$(BIN)/python benchmarks/fullsize.py
+	$(BIN)/python benchmarks/endtoend.py
 
 clean:
 	rm -rf .venv .venv-newest cube-demo dist build benchmarks/out
