@@ -23,6 +23,7 @@ from cube.opening import Root, Source, read_root, source_of
 from cube.pixels import PixelReader, TileCache, Window
 from cube.selection import Box, as_slice, select_patches
 from cube.store import Store
+from cube.tiles import TileLayout
 
 _DASK_BYTES = 256 << 20
 """Most decoded bytes of one Dask chunk."""
@@ -172,14 +173,20 @@ def _variable(source: Source, spec: ArraySpec, cache_bytes: int) -> xr.Variable:
     if spec.inner is not None:
         reader = source.reader(spec.path, TileCache(cache_bytes) if cache_bytes else None)
         data: Any = indexing.LazilyIndexedArray(_Pixels(reader))
-        patches = max(1, min(reader.layout.slots, _DASK_BYTES // reader.layout.patch_bytes))
-        patches = 1 << (patches.bit_length() - 1)
-        chunks = dict(zip(spec.dimensions, (patches, *spec.shape[1:]), strict=True))
+        chunks = dict(zip(spec.dimensions, (_chunk_patches(reader.layout), *spec.shape[1:]), strict=True))
         return xr.Variable(spec.dimensions, data, attributes, {"preferred_chunks": chunks})
     known = _known_values(source, spec)
     if known is not None:
         return xr.Variable(spec.dimensions, known, attributes)
     return xr.Variable(spec.dimensions, indexing.LazilyIndexedArray(_Labels(source.store, spec)), attributes)
+
+
+def _chunk_patches(layout: TileLayout) -> int:
+    """Return the patches of a Dask chunk: whole shards, or a part of one."""
+    patches = _DASK_BYTES // layout.patch_bytes
+    if patches >= layout.slots:
+        return patches // layout.slots * layout.slots
+    return 1 << (max(1, patches).bit_length() - 1)
 
 
 def _known_values(source: Source, spec: ArraySpec) -> NDArray[Any] | None:

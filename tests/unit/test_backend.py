@@ -135,9 +135,17 @@ def test_it_is_pickled_without_what_it_has_read(tiny_cube: Built) -> None:
     assert np.array_equal(pickle.loads(packed).read(np.arange(4)), pixels)
 
 
-def test_dask_chunks_are_parts_of_a_shard(tiny_cube: Built) -> None:
+@pytest.mark.parametrize(
+    ("patches", "optical", "radar"),
+    [(12, (8, 8, 8, 1), (25,)), (16, (16, 9), (25,)), (5, (4, 4, 4, 4, 4, 4, 1), (16, 9)), (100, (25,), (25,))],
+)
+def test_dask_chunks_are_whole_shards_or_parts_of_one(
+    tiny_cube: Built, monkeypatch: pytest.MonkeyPatch, patches: int, optical: tuple[int, ...], radar: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr("cube.backend._DASK_BYTES", patches * 13 * SIZE * SIZE * 2)
     cube = xr.open_dataset(tiny_cube.url, engine="cube", chunks={})
-    assert cube.s2.chunks == ((16, 9), (13,), (32,), (32,))
+    assert cube.s2.chunks == (optical, (13,), (SIZE,), (SIZE,))
+    assert cube.s1.chunks[0] == radar
     xr.testing.assert_identical(cube.s2.max("patch").load(), open_cube(tiny_cube.url).s2.load().max("patch"))
 
 
