@@ -137,8 +137,10 @@ class CubeBackend(BackendEntrypoint):
 
 def _plain(root: Root, options: Any, dropped: Any, chosen: bool) -> xr.Dataset:
     """Leave a Zarr group that is no cube to xarray's own engine, unless its codecs could run anything."""
-    for path, item in root.arrays.items():
-        if strange := sorted(set(_codec_names(item["codecs"])) - _READABLE):
+    for path, item in root.listed.items():
+        if item.get("zarr_format") != 3:  # one of format 2 names its codecs elsewhere
+            raise RequestError(f"{root.url}/{path} is of Zarr format {item.get('zarr_format')}, which is not read; expected 3")
+        if strange := sorted(set(_codec_names(item.get("codecs", ()))) - _READABLE):
             raise RequestError(f"{root.url}/{path} needs the codecs {strange}, which are not read")
     if chosen:
         raise RequestError(f"{root.url} is no cube of this package: open it without where, bbox and modalities, then select")
@@ -161,10 +163,14 @@ def _chosen(cube: xr.Dataset, rows: NDArray[np.int64]) -> xr.Dataset:
     return chosen
 
 
-def _codec_names(codecs: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+def _codec_names(codecs: Iterable[Any]) -> Iterable[str]:
+    """Yield the names of codecs and of those inside them."""
     for codec in codecs:
-        yield codec["name"]
-        inner = codec.get("configuration", {})
+        if not isinstance(codec, Mapping):
+            yield str(codec)  # the short form: a name alone
+            continue
+        yield str(codec.get("name"))
+        inner = codec.get("configuration") or {}
         yield from _codec_names([*inner.get("codecs", ()), *inner.get("index_codecs", ())])
 
 
