@@ -39,15 +39,16 @@ def verify_cube(
     source: str | None = None,
     source_options: Mapping[str, Any] | None = None,
     watcher: Watcher = SILENT,
+    root: bytes | None = None,
 ) -> Report:
     """Check a whole cube from its store alone, and against its source files where ``source`` is given.
 
-    ``source_options`` go to fsspec.
+    ``source_options`` go to fsspec. ``root`` is a root document that is yet to be written: the cube is checked as if it stood.
 
     Raises ``RequestError`` if there is no cube, or one of a format this version does not know.
     """
     files = None if source is None else _Files(source, open_store(source, options=source_options))
-    return _Verification(target, client, files, watcher).report()
+    return _Verification(target, client, files, watcher).report(root)
 
 
 def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
@@ -61,8 +62,13 @@ def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
         unfinished = target.build.exists("plan.json")
         hint = "its build is not finished: run the same `cube build` again" if unfinished else "there is no cube"
         raise RequestError(f"{target.url}: {hint}") from None
+    return data, parse_root(target, data)
+
+
+def parse_root(target: Target, data: bytes) -> dict[str, Any]:
+    """Return the root document of a cube from its bytes. Raises as ``read_root`` does."""
     try:
-        document = json.loads(data)
+        document: dict[str, Any] = json.loads(data)
         known = document["attributes"]["cube"]["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptError(f"{target.url}/{ROOT} is damaged or not of this package ({error!r})") from None
@@ -70,7 +76,7 @@ def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
         raise CorruptError(f"{target.url}/{ROOT} (format {known}) is not what was sealed; nothing below it can be trusted")
     if str(known).partition(".")[0] != FORMAT.partition(".")[0]:
         raise RequestError(f"{target.url} has format {known}; this version knows {FORMAT}")
-    return data, document
+    return document
 
 
 @dataclass(frozen=True)
@@ -93,22 +99,22 @@ class _Verification:
     def found(self, check: str, where: str, what: str) -> None:
         self.findings.append(Finding(check, where, what))
 
-    def report(self) -> Report:
+    def report(self, root: bytes | None) -> Report:
         try:
-            data, document = read_root(self.target)
+            data, document = read_root(self.target) if root is None else (root, parse_root(self.target, root))
         except CorruptError as error:
             self.names["root"] = "the root document"
             self.found("root", ROOT, str(error))
             return Report(self.target.url, gather(self.names, self.findings))
         self.names["root"] = f"{len(data):,} bytes of root metadata"
-        self._below(document)
+        self._below(document, {} if root is None else {ROOT: len(root)})
         return Report(self.target.url, gather(self.names, self.findings), tuple(sorted(self.damaged)), self.objects)
 
-    def _below(self, document: dict[str, Any]) -> None:
+    def _below(self, document: dict[str, Any], to_come: Mapping[str, int]) -> None:
         facts = document["attributes"]["cube"]
         certified = facts["certificate"]
         specs = self._metadata(document, certified["metadata"])
-        sizes = self._objects(specs, certified["metadata"])
+        sizes = self._objects(specs, certified["metadata"], to_come)
         values = self._values(specs, certified["arrays"])
         self._whole(values, certified["pixels"])
         self._centres(values, list(facts["modalities"]), specs)
@@ -129,9 +135,9 @@ class _Verification:
         listed = document["consolidated_metadata"]["metadata"]
         return [read_spec(path, item) for path, item in listed.items() if item["node_type"] == "array"]
 
-    def _objects(self, specs: list[ArraySpec], metadata: Mapping[str, str]) -> dict[str, int]:
-        """Compare the listing with what must be there."""
-        sizes = {entry.key: entry.size for entry in self.target.cube.list()}
+    def _objects(self, specs: list[ArraySpec], metadata: Mapping[str, str], to_come: Mapping[str, int]) -> dict[str, int]:
+        """Compare the listing, and what is yet to be written, with what must be there."""
+        sizes = {entry.key: entry.size for entry in self.target.cube.list()} | dict(to_come)
         expected = {ROOT, *metadata, *(key for spec in specs for key in spec.object_keys())}
         self.objects = len(sizes)
         self.names["objects"] = f"{len(sizes):,} objects, {sum(sizes.values()):,} bytes"
