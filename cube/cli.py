@@ -18,7 +18,7 @@ from dask.system import CPU_COUNT
 from cube import __version__
 from cube.bundled import folder, recipe_names
 from cube.clusters import open_cluster
-from cube.config import Config, read_config
+from cube.config import Config
 from cube.demo import make_demo, true_color
 from cube.errors import CorruptError, CubeError, RequestError, TargetError
 from cube.info import describe_cube, info_text
@@ -27,6 +27,7 @@ from cube.preparation import claimed
 from cube.printing import built_text, estimate_document, plan_text, report_text
 from cube.progress import Meter
 from cube.recipe import Recipe, read_recipe, with_profile
+from cube.storage_commands import CONFIG, clean, copy
 from cube.store import is_local
 from cube.target import Target, target_of
 from cube.verification import read_root, verify_cube
@@ -35,12 +36,6 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 _SOURCE = click.option("--source", required=True, metavar="S", help="Folder or s3:// prefix of the patch files.")
 _SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Use the Dask cluster at this address (tcp://…).")
 _WORKERS = click.option("--workers", type=click.IntRange(0), default=CPU_COUNT, show_default="cores", help="Local processes.")
-_CONFIG = click.option(
-    "--config",
-    metavar="FILE",
-    callback=lambda _context, _option, path: read_config(path),
-    help="YAML file that says how stores are reached.",
-)
 _PROFILE = click.option("--profile", metavar="NAME", help="Codec profile of the recipe, such as fast.")
 
 
@@ -98,6 +93,10 @@ def main() -> None:
     """
 
 
+main.add_command(copy)
+main.add_command(clean)
+
+
 @main.command()
 @click.argument("name", required=False)
 @_JSON
@@ -119,7 +118,7 @@ def recipes(name: str | None, as_json: bool) -> None:
 @_PROFILE
 @click.option("--sample", type=click.IntRange(0), default=0, metavar="N", help="Read N patches and measure on them.")
 @_WORKERS
-@_CONFIG
+@CONFIG
 @_JSON
 def plan(recipe: str, source: str, profile: str | None, as_json: bool, **options: Any) -> None:
     """Say what a build would do and take.
@@ -142,7 +141,7 @@ def plan(recipe: str, source: str, profile: str | None, as_json: bool, **options
 @_WORKERS
 @click.option("--sample", type=click.IntRange(0), default=SAMPLE, show_default=True, help="Patches to predict from.")
 @click.option("--replace", is_flag=True, help="Throw away what an unfinished build with other options has written.")
-@_CONFIG
+@CONFIG
 @_JSON
 def build_command(recipe: str, source: str, to: str, profile: str | None, as_json: bool, **options: Any) -> None:
     """Convert, verify and catalog patch files.
@@ -181,7 +180,7 @@ def _refuse_inside(source: str, to: str) -> None:
 @click.option("--source", metavar="S", help="Compare with the source files too.")
 @_SCHEDULER
 @_WORKERS
-@_CONFIG
+@CONFIG
 @_JSON
 def verify(target: str, source: str | None, config: Config, as_json: bool, **machine: Any) -> None:
     """Check every object and every pixel of a cube.
@@ -197,7 +196,7 @@ def verify(target: str, source: str | None, config: Config, as_json: bool, **mac
 
 @main.command()
 @click.argument("target", metavar="T")
-@_CONFIG
+@CONFIG
 @_JSON
 def info(target: str, config: Config, as_json: bool) -> None:
     """Say in words what a cube holds."""

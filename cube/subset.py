@@ -26,6 +26,7 @@ from cube.arrays import (
     values_digest,
 )
 from cube.certificate import certificate, pixels_digest, seal
+from cube.claims import COPY
 from cube.errors import CorruptError, RequestError
 from cube.labels import read_array
 from cube.layout import ORIGINALS
@@ -103,7 +104,7 @@ def plan_subset(source: Target, data: bytes, root: Mapping[str, Any], where: str
         raise RequestError(f"no patch of {source.url} is chosen by --where {where!r}")
     per_patch = {spec.path for spec in specs if spec.dimensions[0] == "patch"}
     return Subset(
-        id=blake3(b"cube subset 1" + blake3(data).digest() + rows.astype("<i8").tobytes()).hexdigest(16),
+        id=COPY + blake3(b"cube subset 1" + blake3(data).digest() + rows.astype("<i8").tobytes()).hexdigest(16),
         where=where,
         rows=rows,
         specs=tuple(replace(s, shape=(len(rows), *s.shape[1:])) if s.path in per_patch else s for s in specs),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from making import Built, Made, Scene, build, make_patches, write_recipe
 
 from cube.plan import Plan
+from cube.presence import RUNNING
 from cube.store import Store
 from cube.target import Target, target_of
 from cube.verification import verify_cube
@@ -55,8 +56,20 @@ class Mortal:
         return getattr(self.store, name)
 
     def write(self, key: str, data: bytes) -> None:
+        if key.startswith(RUNNING):  # these go away with the process
+            self.store.write(key, data)
+            return
         with self.writing(key) as file:
             file.write(data)
+
+    def write_new(self, key: str, data: bytes) -> bytes:
+        dies = self.clock.tick(key)
+        if dies and self.clock.half:
+            raise Killed
+        stands = self.store.write_new(key, data)
+        if dies:
+            raise Killed
+        return stands
 
     @contextmanager
     def writing(self, key: str) -> Iterator[Any]:
@@ -71,6 +84,9 @@ class Mortal:
             raise Killed
 
     def remove(self, key: str) -> None:
+        if key.startswith(RUNNING):
+            self.store.remove(key)
+            return
         dies = self.clock.tick(key)
         if not (dies and self.clock.half):
             self.store.remove(key)
