@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from making import Built, Made, Scene, build, make_patches, write_recipe
 
 from cube.plan import Plan
-from cube.presence import RUNNING
 from cube.store import Store
 from cube.target import Target, target_of
 from cube.verification import verify_cube
@@ -56,9 +55,6 @@ class Mortal:
         return getattr(self.store, name)
 
     def write(self, key: str, data: bytes) -> None:
-        if key.startswith(RUNNING):  # these go away with the process
-            self.store.write(key, data)
-            return
         with self.writing(key) as file:
             file.write(data)
 
@@ -84,9 +80,6 @@ class Mortal:
             raise Killed
 
     def remove(self, key: str) -> None:
-        if key.startswith(RUNNING):
-            self.store.remove(key)
-            return
         dies = self.clock.tick(key)
         if not (dies and self.clock.half):
             self.store.remove(key)
