@@ -38,7 +38,7 @@ class Root:
     @property
     def listed(self) -> dict[str, Any]:
         """The metadata of everything below the root group, by path."""
-        listed: dict[str, Any] = (self.document.get("consolidated_metadata") or {}).get("metadata")
+        listed: dict[str, Any] | None = (self.document.get("consolidated_metadata") or {}).get("metadata")
         if not listed:
             raise RequestError(f"{self.url} has no consolidated metadata, so it is no cube of this package; try xr.open_zarr")
         return listed

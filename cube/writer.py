@@ -185,11 +185,17 @@ def publish_root(plan: Plan, target: Target) -> None:
     for key, data in stored.items():
         target.cube.write(key, data)
     attributes = root_attributes(plan, certificate(pixels, digests, stored))
-    target.cube.write(ROOT, seal({**group_document(attributes), "consolidated_metadata": _consolidated(documents)}))
+    target.cube.write(ROOT, seal({**group_document(attributes), "consolidated_metadata": consolidated(documents)}))
 
 
-def _consolidated(documents: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def consolidated(documents: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the metadata of all arrays and groups as the root document repeats them."""
     return {"kind": "inline", "must_understand": False, "metadata": documents}
+
+
+def opening_line(season: str) -> str:
+    """Return the line that opens a cube well."""
+    return f'xr.open_zarr(URL, chunks=None).sel(season="{season}").chunk(patch=128)'
 
 
 def root_attributes(plan: Plan, certified: dict[str, Any]) -> dict[str, Any]:
@@ -202,7 +208,7 @@ def root_attributes(plan: Plan, certified: dict[str, Any]) -> dict[str, Any]:
         "title": recipe.title,
         "Conventions": "CF-1.11",
         "coordinates": " ".join((*labels, *constants)),
-        "open_with": f'xr.open_zarr(URL, chunks=None).sel(season="{first}").chunk(patch=128)',
+        "open_with": opening_line(first),
         "notice": "Equal tiles share their bytes: copy the objects of this store as they are, never rewrite them.",
         "cube": {
             "format": FORMAT,
