@@ -28,12 +28,16 @@ from cube.collection import (
     root_asset,
     statistics,
     store_link,
+    table_asset,
     with_extensions,
     zarr_asset,
 )
+from cube.datasheet import PAGE, datasheet
 from cube.errors import RequestError, StorageError, UntrustedError
 from cube.footprints import Box, Outline, footprint, outline, rectangle
 from cube.labels import read_array
+from cube.patch_shares import TABLE
+from cube.patch_table import WANTED, parquet, patch_table
 from cube.recipe import Recipe
 from cube.report import Report
 from cube.survey import Survey
@@ -47,7 +51,6 @@ _OVERVIEWS = "overviews"
 _VERSION = 16
 """Digits of the pixels' digest that are the collection's version: equal versions hold equal pixels."""
 _COUNTS = ("nan_count", "zero_count", "saturated_count")
-_NEEDED = ("season", "scene", "split", "epsg", "transform", "present", *_COUNTS)
 
 Labels = dict[str, NDArray[Any]]
 
@@ -89,9 +92,11 @@ def describe(target: Target, recipe: Recipe, report: Report, survey: Survey, *, 
     _check_recipe(target, recipe, facts)
     listed = root["consolidated_metadata"]["metadata"]
     specs = [read_spec(path, document) for path, document in listed.items() if document["node_type"] == "array"]
-    labels = {spec.path: read_array(target.cube, spec) for spec in specs if spec.path in _NEEDED}
+    labels = {spec.path: read_array(target.cube, spec) for spec in specs if spec.path in WANTED}
     cube = target.cube.url.rpartition("/")[2]
-    files = _pictures(survey)
+    digest = f"{facts['certificate']['hash']}:{facts['certificate']['pixels']}"
+    table = parquet(patch_table(recipe, labels, survey.patch_classes, href=f"../{cube}", digest=digest))
+    files = {**_pictures(survey), TABLE: table}
     items = {
         f"{_ITEMS}/{season}-{scene}.json": _item(recipe, (season, scene), labels, rows, survey, href=f"../../{cube}")
         for season, scene, rows in _scenes(recipe, labels)
@@ -100,7 +105,7 @@ def describe(target: Target, recipe: Recipe, report: Report, survey: Survey, *, 
         "patchcube:recipe": recipe.name,
         "patchcube:format": facts["format"],
         "patchcube:patches": len(labels["scene"]),
-        "patchcube:pixels_digest": f"{facts['certificate']['hash']}:{facts['certificate']['pixels']}",
+        "patchcube:pixels_digest": digest,
         "patchcube:checks": [check.name for check in report.checks],
         "patchcube:classes": survey.whole.classes,
         "patchcube:raw_bytes": _raw_bytes(specs, recipe, labels["present"]),
@@ -110,8 +115,9 @@ def describe(target: Target, recipe: Recipe, report: Report, survey: Survey, *, 
         "version": facts["certificate"]["pixels"][:_VERSION],
     }
     derived = derive(recipe, specs, items, survey.whole, href=f"../{cube}") | own
-    derived["assets"] |= {"zarr-root": root_asset(f"../{cube}", data)}
+    derived["assets"] |= {"zarr-root": root_asset(f"../{cube}", data), "items": table_asset(f"./{TABLE}", table)}
     collection = make_collection(read_template(recipe.catalog), derived)
+    files |= datasheet(collection, items)
     return Catalog(documents={**items, COLLECTION: collection, CATALOG: _root(collection)}, files=files)
 
 
@@ -169,8 +175,8 @@ def publish(catalog: Catalog, target: Target, report: Report) -> str:
 
 
 def retract(target: Target) -> None:
-    """Take an earlier catalog's root and collection away: the cube beside it is not trusted any more."""
-    for path in (CATALOG, COLLECTION):
+    """Take an earlier catalog's root, collection and page away: the cube beside it is not trusted any more."""
+    for path in (CATALOG, COLLECTION, PAGE):
         if target.stac.exists(path):
             target.stac.remove(path)
 

@@ -99,6 +99,17 @@ def root_asset(href: str, data: bytes) -> Document:
     }
 
 
+def table_asset(href: str, data: bytes) -> Document:
+    """Return the asset that is the table of all patches, one item per row."""
+    return {
+        "href": href,
+        "type": "application/vnd.apache.parquet",
+        "title": "One row per patch (stac-geoparquet)",
+        "roles": ["collection-mirror"],
+        **file_facts(data),
+    }
+
+
 def file_facts(data: bytes) -> Document:
     """Return size and checksum of a file, the latter as a multihash of SHA-256."""
     return {"file:size": len(data), "file:checksum": f"1220{sha256(data).hexdigest()}"}
@@ -137,6 +148,7 @@ def derive(recipe: Recipe, specs: Iterable[ArraySpec], items: Mapping[str, Docum
         "cube:variables": {spec.path: _variable(spec, data=spec.path in recipe.modalities) for spec in listed},
         "links": [
             *({"rel": relation, "href": "./catalog.json", "type": "application/json"} for relation in ("root", "parent")),
+            {"rel": "alternate", "href": "./index.html", "type": "text/html", "title": "Datasheet"},
             store_link(href),
             *(_item_link(path, item) for path, item in items.items()),
         ],

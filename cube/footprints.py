@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyproj import Transformer
 
-from cube.outlines import outlines
+from cube.contours import contours
 
 Box = tuple[float, float, float, float]
 """West, south, east, north, or the same in the units of a CRS. In degrees, west > east says that it crosses 180°."""
@@ -71,7 +71,7 @@ def outline(transforms: NDArray[np.float64], size: int, tile: int) -> Outline:
     for row, column in np.ndindex(across, across):
         covered[rows + row, columns + column] = True
     origin = transforms[0, [2, 5]] + axes @ corner
-    return [[ring @ axes.T + origin for ring in polygon] for polygon in outlines(covered)]
+    return [[ring @ axes.T + origin for ring in polygon] for polygon in contours(covered)]
 
 
 def footprint(rectangles: Mapping[int, Box], covered: Mapping[int, Outline] | None = None) -> Footprint | None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pyproj import Geod, Transformer
 
 from cube.footprints import Footprint, footprint, outline, rectangle
-from cube.outlines import outlines
+from cube.contours import contours
 
 PIXEL, SIZE, TILE = 10.0, 256, 128
 STRIDE = PIXEL * TILE
@@ -79,9 +79,9 @@ def test_a_scene_with_the_pole_in_it_has_the_pole(code: int, x: float, y: float)
 
 @settings(max_examples=100, deadline=None)
 @given(rows=st.lists(st.lists(st.booleans(), min_size=5, max_size=5), min_size=1, max_size=6))
-def test_outlines_cover_the_cells_and_no_others(rows: list[list[bool]]) -> None:
+def test_contours_cover_the_cells_and_no_others(rows: list[list[bool]]) -> None:
     covered = np.array(rows)
-    polygons = [shapely.Polygon(shell, holes) for shell, *holes in outlines(covered)]
+    polygons = [shapely.Polygon(shell, holes) for shell, *holes in contours(covered)]
     whole = shapely.MultiPolygon(polygons)
     assert whole.is_valid
     for row, column in np.ndindex(covered.shape):
