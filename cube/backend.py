@@ -127,7 +127,8 @@ class CubeBackend(BackendEntrypoint):
         cube = xr.Dataset(pixels, variables, attributes)
         if where is None and bbox is None:
             return cube
-        return _chosen(cube, select_patches(source.value, source.labels, where, bbox, size=source.size))
+        known = source.value, source.labels
+        return _chosen(cube, select_patches(*known, where, bbox, size=source.size, shares=source.shares))
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Leave guessing to xarray's own Zarr engine: this one is asked for by name."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import pickle
 import shutil
 from pathlib import Path
@@ -126,18 +125,6 @@ def test_a_flipped_bit_is_never_returned(tiny_cube: Built, tmp_path: Path) -> No
     shard.write_bytes(data)
     with pytest.raises(CorruptError, match="index"):
         open_cube(str(url)).s2.load()
-
-
-def _sum(cube: xr.Dataset) -> int:
-    return int(cube.lc.sum())
-
-
-@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
-def test_it_survives_every_way_to_start_a_process(tiny_cube: Built, method: str) -> None:
-    cube = open_cube(tiny_cube.url)
-    expected = _sum(cube)  # the parent has decoded, with threads, before it forks
-    with multiprocessing.get_context(method).Pool(2) as pool:
-        assert pool.map_async(_sum, [cube, cube, cube]).get(timeout=60) == [expected] * 3
 
 
 def test_it_is_pickled_without_what_it_has_read(tiny_cube: Built) -> None:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import shutil
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import dask
@@ -16,6 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from making import Built, Made
+from web import Ranged, Whole, serving
 
 from cube import Samples, open_cube
 from cube.errors import FilterError, RequestError
@@ -84,51 +80,9 @@ def test_a_catalog_leads_to_its_cube(tiny_cube: Built, tmp_path: Path) -> None:
         open_cube(str(catalog))
 
 
-class _Ranged(http.server.SimpleHTTPRequestHandler):
-    """Serves files, and parts of files where it is asked for them."""
-
-    ranges = True
-
-    def do_GET(self) -> None:
-        asked = self.headers.get("Range")
-        path = Path(self.translate_path(self.path))
-        if not (self.ranges and asked and path.is_file()):
-            super().do_GET()
-            return
-        data = path.read_bytes()
-        first, _, last = asked.removeprefix("bytes=").partition("-")
-        start = int(first) if first else len(data) - int(last)
-        stop = int(last) + 1 if first and last else len(data)
-        self.send_response(206)
-        self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
-        self.send_header("Content-Length", str(stop - start))
-        self.end_headers()
-        self.wfile.write(data[start:stop])
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep quiet."""
-
-
-class _Whole(_Ranged):
-    ranges = False
-
-
-@contextmanager
-def serving(folder: Path, handler: type[_Ranged]) -> Iterator[str]:
-    """Serve a folder on the loopback interface."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 def test_a_plain_web_server_is_enough(tiny_cube: Built, made: Made) -> None:
     folder = Path(tiny_cube.url).parent
-    with serving(folder, _Ranged) as url:
+    with serving(folder, Ranged) as url:
         seen = open_cube(f"{url}/tiny.zarr").isel(patch=[3, 17]).s2.values
         assert np.array_equal(seen, made.array("s2")[[3, 17]])
         assert np.array_equal(Samples(f"{url}/tiny.zarr", modalities=["lc"]).read([4])["lc"], made.array("lc")[[4]])
@@ -137,7 +91,7 @@ def test_a_plain_web_server_is_enough(tiny_cube: Built, made: Made) -> None:
 
 
 def test_a_server_that_ignores_ranges_is_refused(tiny_cube: Built) -> None:
-    with serving(Path(tiny_cube.url).parent, _Whole) as url:
+    with serving(Path(tiny_cube.url).parent, Whole) as url:
         cube = open_cube(f"{url}/tiny.zarr")
         with pytest.raises(OSError, match="must honour Range"):
             cube.s2.load()
