@@ -95,7 +95,7 @@ def _cluster_class(path: str) -> type[Any]:
 
 
 def _errors_of(kind: type[Any]) -> tuple[type[Exception], ...]:
-    """Return the errors by which a cluster class says that it cannot start: the usual ones, its package's, its HTTP client's."""
+    """Return the errors by which a cluster class says that it cannot start: the usual ones, its package's and HTTP client's."""
     packages = [sys.modules[name] for name in (kind.__module__.partition(".")[0], *_HTTP_CLIENTS) if name in sys.modules]
     exported = [item for package in packages for item in vars(package).values() if isinstance(item, type)]
     return OSError, ValueError, TypeError, RuntimeError, *(item for item in exported if issubclass(item, Exception))
