@@ -1,6 +1,6 @@
 """How the stages of a build grow with the number of patches: fits, the table of ``endtoend.py``, and its pictures.
 
-    python benchmarks/growth.py    # draws docs/stages-growth.svg and docs/workers-memory.svg from out/endtoend.json
+``python benchmarks/growth.py`` draws ``docs/stages-growth.svg`` and ``docs/workers-memory.svg`` from ``out/endtoend.json``.
 """
 
 from __future__ import annotations

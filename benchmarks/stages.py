@@ -53,6 +53,8 @@ class Meter:
         facts: dict[str, Any] = {}
         _forget_peak()
         before, started, cpu = self._workers_cpu(), time.perf_counter(), time.process_time()
+        if name == "write":
+            print(json.dumps({"begun": time.time(), "cpu": cpu}), flush=True)
         yield facts
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
         line = {"stage": name, "seconds": seconds, "driver_cpu": cpu, "driver_peak": peak_memory()}

@@ -54,8 +54,7 @@ def datasheet(collection: Document, items: Mapping[str, Document]) -> dict[str, 
 def sheet(collection: Document, items: Mapping[str, Document]) -> dict[str, Any]:
     """Return what the page shows as plain data: each number and name once, nothing that is not known."""
     bands = [_band(band) for band in collection.get("assets", {}).get("zarr", {}).get("bands", ())]
-    scenes = {path: item.get("properties", {}) for path, item in items.items()}
-    names = _Names.of(collection, bands, scenes.values())
+    names = _Names.of(collection, bands, items.values())
     return _known(
         {
             "about": _about(collection),
@@ -74,6 +73,7 @@ def sheet(collection: Document, items: Mapping[str, Document]) -> dict[str, Any]
             "seasons": names.seasons,
             "splits": names.splits,
             "classes": names.classes,
+            "captions": names.captions,
             "scenes": [_scene(path, items[path], names) for path in items],
         }
     )
@@ -90,10 +90,13 @@ class _Names:
     """Classes that are the most frequent one of a patch."""
     shares: dict[str, list[str]]
     """Legend → its classes, in the order of the legend."""
+    captions: list[str]
+    """Titles of overview pictures."""
 
     @classmethod
-    def of(cls, collection: Document, bands: Sequence[Document], scenes: Iterable[Document]) -> _Names:
-        scenes = list(scenes)
+    def of(cls, collection: Document, bands: Sequence[Document], items: Iterable[Document]) -> _Names:
+        items = list(items)
+        scenes = [item.get("properties", {}) for item in items]
         said = [scene.get("patchcube:classes", {}) for scene in scenes] + [collection.get("patchcube:classes", {})]
         order = [name for band in bands for item in band.get("classes", ()) for name in (item["name"], item["title"])]
         counted = [name for scene in scenes for name in scene.get("patchcube:patches_by_class", ())]
@@ -108,6 +111,7 @@ class _Names:
                 legend: _in_order([name for shares in said for name in shares.get(legend, ())], order)
                 for legend in _once(legend for shares in said for legend in shares)
             },
+            captions=_once(asset.get("title") for item in items for asset in _overviews(item).values()),
         )
 
     def legends(self, shares: Document, bands: Sequence[Document]) -> list[dict[str, Any]]:
@@ -201,22 +205,23 @@ def _scene(path: str, item: Document, names: _Names) -> dict[str, Any]:
             "shares": [_row(shares.get(legend), classes) for legend, classes in names.shares.items()],
             "classes": _row(told.get("patchcube:patches_by_class"), names.classes),
             "at": _middle(item.get("bbox")),
-            "pictures": _pictures(path, item.get("assets", {})),
+            "pictures": [_picture(path, *named, names) for named in _overviews(item).items()],
         }
     )
 
 
-def _pictures(path: str, assets: Mapping[str, Document]) -> list[dict[str, Any]]:
-    """Return the overviews of a scene, first the one that is its thumbnail too."""
-    kept = [(key, asset) for key, asset in assets.items() if key.startswith(_OVERVIEW) and _is_near(asset["href"])]
+def _overviews(item: Document) -> dict[str, Document]:
+    """Return the pictures of a scene by what they show, first the one that is its thumbnail too."""
+    assets = item.get("assets", {})
     first = assets.get("thumbnail", {}).get("href")
-    return [_picture(path, key, asset) for key, asset in sorted(kept, key=lambda named: named[1]["href"] != first)]
+    kept = [(key, asset) for key, asset in assets.items() if key.startswith(_OVERVIEW) and _is_near(asset["href"])]
+    return {key.removeprefix(_OVERVIEW): asset for key, asset in sorted(kept, key=lambda named: named[1]["href"] != first)}
 
 
-def _picture(path: str, key: str, asset: Document) -> dict[str, Any]:
+def _picture(path: str, of: str, asset: Document, names: _Names) -> dict[str, Any]:
     href = posixpath.normpath(posixpath.join(posixpath.dirname(path), asset["href"]))
-    name = key.removeprefix(_OVERVIEW)
-    return _known({"of": name, "href": href, "title": asset.get("title"), "shape": asset.get("proj:shape")})
+    caption = _place(names.captions, asset.get("title"))
+    return _known({"of": of, "href": href, "caption": caption, "shape": asset.get("proj:shape")})
 
 
 def _middle(bbox: Sequence[float] | None) -> list[float] | None:

@@ -36,12 +36,17 @@ class Root:
     document: Mapping[str, Any]
 
     @property
-    def arrays(self) -> dict[str, Any]:
-        """The metadata of the arrays of the root group, by name."""
-        listed = (self.document.get("consolidated_metadata") or {}).get("metadata")
+    def listed(self) -> dict[str, Any]:
+        """The metadata of everything below the root group, by path."""
+        listed: dict[str, Any] | None = (self.document.get("consolidated_metadata") or {}).get("metadata")
         if not listed:
             raise RequestError(f"{self.url} has no consolidated metadata, so it is no cube of this package; try xr.open_zarr")
-        return {path: item for path, item in listed.items() if item["node_type"] == "array" and "/" not in path}
+        return listed
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """The metadata of the arrays of the root group, by name."""
+        return {path: item for path, item in self.listed.items() if item.get("node_type") == "array" and "/" not in path}
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,9 @@ def source_of(root: Root) -> Source | None:
         specs = {path: read_spec(path, item) for path, item in root.arrays.items()}
     except CorruptError:
         return None
+    pixels = [specs.get(modality) for modality in attributes["cube"]["modalities"]]
+    if any(spec is None or spec.inner is None for spec in pixels):
+        return None  # somebody wrote its pixels anew
     return Source(root.url, root.store, specs, attributes)
 
 

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import psutil
 
-from cube.store import Store, is_local
+from cube.store import Store, is_local, open_store
 from cube.target import UNFINISHED, Target
 
 RUNNING = "running"
@@ -34,10 +34,12 @@ def present(target: Target) -> Iterator[None]:
 
     Raises ``TargetError`` if the first cannot be written. Later ones may fail: what else is written then says so.
     """
+    # Not by way of the folder of unfinished files: until a sign stands, others may clear that.
+    build = open_store(target.build.url, options=target.build.options)
     key, ended = f"{RUNNING}/{uuid4().hex}.json", Event()
     with target.writable():
-        target.build.write(key, _sign(0))
-    beating = Thread(target=_beat, args=(target.build, key, ended), name="cube-presence", daemon=True)
+        build.write(key, _sign(0))
+    beating = Thread(target=_beat, args=(build, key, ended), name="cube-presence", daemon=True)
     beating.start()
     try:
         yield
@@ -45,7 +47,7 @@ def present(target: Target) -> Iterator[None]:
         ended.set()
         beating.join()
         with suppress(OSError):  # a sign that stays is taken for that of a killed build
-            target.build.remove(key)
+            build.remove(key)
 
 
 def _beat(build: Store, key: str, ended: Event) -> None:

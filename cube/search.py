@@ -109,6 +109,8 @@ def _chosen(file: ColumnFile, clauses: Sequence[Clause], bbox: Box | None) -> Ar
     """Return the positions of the chosen rows."""
     columns = _columns(file, clauses)
     groups = [group for group in file.groups if all(_reached(file, clause, columns, group) for clause in clauses)]
+    if not groups and "patch" in columns:  # so that the message can name an id like the one that is not there
+        groups = file.groups
     if bbox is not None:
         if "bbox" not in file.schema.names:
             raise RequestError("the patches of this cube have no place on Earth, so no box can choose among them")

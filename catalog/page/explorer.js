@@ -140,7 +140,7 @@ function sceneDetail(scene) {
 }
 
 function overview(scene, picture) {
-  const title = picture.title || modalityTitle(picture.of);
+  const title = (sheet.captions || [])[picture.caption] || modalityTitle(picture.of);
   const [height, width] = picture.shape || [];
   const image = element("img", { src: picture.href, alt: `${title}, scene ${scene.name}`, width, height, loading: "lazy", decoding: "async",
     class: (sheet.bands || []).some((band) => band.modality === picture.of && band.classes) ? "cells" : null });

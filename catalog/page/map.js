@@ -104,9 +104,10 @@ class WorldMap {
     this.svg.classList.toggle("zoomed", zoomed);
     byId("zoom-out").disabled = byId("zoom-all").disabled = !zoomed;
     byId("zoom-in").disabled = w <= this.world.w / 64;
+    const size = this.scale() * Math.min(1, Math.max(0.6, this.svg.clientWidth / 640));
     for (const [scene, made] of this.marks) {
       const [left, top] = WorldMap.position(scene);
-      made.setAttribute("transform", `translate(${left} ${top}) scale(${this.scale()})`);
+      made.setAttribute("transform", `translate(${left} ${top}) scale(${size})`);
     }
   }
 

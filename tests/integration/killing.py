@@ -19,7 +19,7 @@ import psutil
 from consumer import whole_lines
 
 SCRIPT = str(Path(__file__).with_name("consumer.py"))
-_SECONDS = 100
+_SECONDS = 200
 """After so long a consumer that does nothing has failed."""
 
 
@@ -85,12 +85,15 @@ def consumed(start: Starter, wish: dict[str, Any], rng: random.Random, kills: in
         already = len(whole_lines(record))
         dying = len(seen.kills) < kills
         running = start(wish if dying else {**wish, "pause": 0})
-        if dying:
-            _wait_for(record, already + rng.randint(0, stride), running.pid)
-            time.sleep(rng.uniform(0, 2 * wish["pause"]))
+        try:
+            if dying:
+                _wait_for(record, already + rng.randint(0, stride), running.pid)
+                time.sleep(rng.uniform(0, 2 * wish["pause"]))
+                _kill(running.pid)
+            code = running.wait()
+            _wait_gone(running.pid)
+        finally:
             _kill(running.pid)
-        code = running.wait()
-        _wait_gone(running.pid)
         if code == 0:
             break
         assert code == -signal.SIGKILL, Path(wish["log"]).read_text()

@@ -58,6 +58,21 @@ def objects_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_a_whole_object_is_read_with_one_request(remote: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    ask = s3fs.S3FileSystem._call_s3
+
+    async def counting(system: Any, method: str, *arguments: Any, **options: Any) -> Any:
+        asked.append(method)
+        return await ask(system, method, *arguments, **options)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", counting)
+    store = open_store(remote.url)
+    root = store.read("zarr.json")
+    assert next(iter(store.read_many(["zarr.json", "patch/zarr.json"]))) == root
+    assert asked == ["get_object"] * 3
+
+
 def test_objects_are_those_of_the_cube_on_a_disk(remote: Built, tiny_cube: Built, server: S3Server) -> None:
     there, here = server.objects("public", "cubes/tiny.zarr/"), objects_of(Path(tiny_cube.url))
     assert there.keys() == here.keys()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import dask
 import numpy as np
 import pytest
 import xarray as xr
-from making import Built, Made
+from making import MODALITIES, Built, Made
 from web import Ranged, Whole, serving
 
 from cube import Samples, open_cube
@@ -56,7 +58,8 @@ def test_what_is_not_there_is_refused(tiny_cube: Built) -> None:
         open_cube(tiny_cube.url, modalities=["s3"])
 
 
-def test_dask_chunks_of_a_run_end_where_those_of_the_cube_do(tiny_cube: Built) -> None:
+def test_dask_chunks_of_a_run_end_where_those_of_the_cube_do(tiny_cube: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cube.backend._DASK_BYTES", 16 * 13 * 32 * 32 * 2)
     whole = xr.open_dataset(tiny_cube.url, engine="cube", chunks={})
     assert whole.s2.chunks[0] == (16, 9)
     run = xr.open_dataset(tiny_cube.url, engine="cube", chunks={}, where="scene=15")  # patches 11 to 16
@@ -88,6 +91,56 @@ def test_a_plain_web_server_is_enough(tiny_cube: Built, made: Made) -> None:
         assert np.array_equal(Samples(f"{url}/tiny.zarr", modalities=["lc"]).read([4])["lc"], made.array("lc")[[4]])
         with pytest.raises(FileNotFoundError):
             open_cube(f"{url}/other.zarr")
+
+
+@pytest.fixture
+def counted(tiny_cube: Built) -> Iterator[tuple[str, list[str]]]:
+    """URL of a cube on a web server, and what it was asked for so far."""
+
+    class Counting(Ranged):
+        asked: ClassVar[list[str]] = []
+
+        def do_GET(self) -> None:
+            self.asked.append(self.path.removeprefix("/tiny.zarr/"))
+            super().do_GET()
+
+        def do_HEAD(self) -> None:
+            self.asked.append(f"HEAD {self.path}")
+            super().do_HEAD()
+
+    with serving(Path(tiny_cube.url).parent, Counting) as url:
+        yield f"{url}/tiny.zarr", Counting.asked
+
+
+def tiles_of(asked: list[str]) -> set[str]:
+    return {key for key in asked if key.split("/")[0] in MODALITIES}
+
+
+def test_opening_selecting_and_planning_ask_for_no_tile(counted: tuple[str, list[str]], made: Made) -> None:
+    url, asked = counted
+    cube = xr.open_dataset(url, engine="cube")
+    assert asked == ["zarr.json", "patch/c/0"]
+    one = cube.sel(patch=made.ids[4], s2_band=["B04", "B02"])
+    part = cube.sel(season="spring").sel(split="train").isel(y=slice(0, 16))
+    assert 0 < part.sizes["patch"] < len(made.ids)
+    assert sorted(asked[2:]) == ["season/c/0", "split/c/0"]
+    chosen = open_cube(url, where="season=summer and split=train", bbox=(-180, -90, 180, 90))
+    part.chunk(patch=4).mean()
+    xr.open_dataset(url, engine="cube", chunks={}).mean()
+    repr(chosen), chosen._repr_html_()
+    assert tiles_of(asked) == set()
+    assert np.array_equal(one.s2.values, made.pixels[made.ids[4], "s2"][[3, 1]])
+    assert tiles_of(asked) == {"s2/c/0/0/0/0"}
+
+
+@pytest.mark.parametrize("patches", [1, 4, 16, 100])
+def test_a_mean_has_about_two_tasks_a_chunk(tiny_cube: Built, monkeypatch: pytest.MonkeyPatch, patches: int) -> None:
+    monkeypatch.setattr("cube.backend._DASK_BYTES", patches * 13 * 32 * 32 * 2)
+    whole = xr.open_dataset(tiny_cube.url, engine="cube", chunks={})
+    for cube in (whole, open_cube(tiny_cube.url).chunk(patch=patches)):
+        chunks = sum(len(array.chunks[0]) for array in cube.data_vars.values())
+        (mean,) = dask.optimize(cube.mean())
+        assert chunks <= len(dict(mean.__dask_graph__())) <= 2 * chunks + 3 * len(cube.data_vars)
 
 
 def test_a_server_that_ignores_ranges_is_refused(tiny_cube: Built) -> None:
