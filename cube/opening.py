@@ -82,6 +82,10 @@ class Source:
             self._values[name] = read_array(self.store, self.specs[name])
         return self._values[name]
 
+    def known(self, name: str) -> Array | None:
+        """Return a whole small array if it was read already."""
+        return self._values.get(name)
+
     def reader(self, modality: str, cache: TileCache | None = None) -> PixelReader:
         """Return what reads the pixels of a modality."""
         spec = self.specs[modality]
