@@ -16,6 +16,7 @@ from servers import S3Server, close_connections, seaweedfs
 
 from cube import Samples
 from cube.errors import TargetError
+from cube.preparation import claimed
 from cube.store import open_store
 from cube.target import target_of
 from cube.verification import verify_cube
@@ -55,6 +56,21 @@ def anonymous(server: S3Server) -> dict[str, Any]:
 
 def objects_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_whole_object_is_read_with_one_request(remote: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    ask = s3fs.S3FileSystem._call_s3
+
+    async def counting(system: Any, method: str, *arguments: Any, **options: Any) -> Any:
+        asked.append(method)
+        return await ask(system, method, *arguments, **options)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", counting)
+    store = open_store(remote.url)
+    root = store.read("zarr.json")
+    assert next(iter(store.read_many(["zarr.json", "patch/zarr.json"]))) == root
+    assert asked == ["get_object"] * 3
 
 
 def test_objects_are_those_of_the_cube_on_a_disk(remote: Built, tiny_cube: Built, server: S3Server) -> None:
@@ -140,9 +156,10 @@ def test_files_on_s3_are_a_source(environment: None, server: S3Server, made: Mad
     assert verify_cube(built.target, source=source).passed
 
 
-def test_a_target_that_cannot_be_written_is_refused(environment: None, anonymous: dict[str, Any]) -> None:
-    with pytest.raises(TargetError, match=r"s3://public/x\.zarr: cannot be written"):
-        target_of("s3://public/x.zarr", options=anonymous).require_writable()
+def test_a_target_that_cannot_be_written_is_refused(remote: Built, anonymous: dict[str, Any]) -> None:
+    target = target_of("s3://public/x.zarr", options=anonymous)
+    with pytest.raises(TargetError, match=r"s3://public/x\.zarr: cannot be written"), claimed(remote.plan, target):
+        pytest.fail("it can be written")
 
 
 # The store itself
