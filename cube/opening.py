@@ -86,6 +86,10 @@ class Source:
             self._values[name] = read_array(self.store, self.specs[name])
         return self._values[name]
 
+    def known(self, name: str) -> Array | None:
+        """Return a whole small array if it was read already."""
+        return self._values.get(name)
+
     def shares(self, field: str) -> Array:
         """Return what part of each patch (patch) the class covers that a field such as ``class:Urban`` means; NaN in gaps.
 
@@ -129,7 +133,8 @@ def _parsed(url: str, data: bytes) -> Any:
         document = json.loads(data)
     except ValueError as error:
         raise CorruptError(f"{url}/{ROOT} is damaged ({error})") from None
-    if "cube" in document.get("attributes", {}) and not sealed(data):
+    facts = document.get("attributes", {}).get("cube")
+    if isinstance(facts, Mapping) and facts.keys() & {"certificate", "format"} and not sealed(data):
         raise CorruptError(f"{url}/{ROOT} is not what was sealed: `cube verify` tells more, or open it with xr.open_zarr")
     return document
 
@@ -137,7 +142,8 @@ def _parsed(url: str, data: bytes) -> Any:
 def source_of(root: Root) -> Source | None:
     """Return the cube, or None for a Zarr group that is none of this package's."""
     attributes = root.document.get("attributes", {})
-    known = attributes.get("cube", {}).get("format", "")
+    facts = attributes.get("cube")
+    known = str(facts.get("format", "")) if isinstance(facts, Mapping) else ""  # others may call something "cube", too
     if known.partition(".")[0] != FORMAT.partition(".")[0]:
         return None
     try:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,13 @@ def run_python(block: Block, names: dict[str, Any]) -> None:
     exec(compile(source, str(block.document), "exec"), names)
 
 
+def run_changed(block: Block, names: dict[str, Any]) -> None:
+    """A difference is run as it is after the change."""
+    kept = [line[1:] for line in block.text.splitlines() if not line.startswith("-")]
+    assert len(kept) < len(block.text.splitlines())
+    run_python(replace(block, text="\n".join(kept)), names)
+
+
 def save_yaml(block: Block, names: dict[str, Any]) -> None:
     """YAML blocks are recipes or config files; their first line names them."""
     match = re.match(r"# (\w+\.yaml)\n", block.text)
@@ -129,7 +136,7 @@ def parse_shell(block: Block, names: dict[str, Any]) -> None:
             assert not words or words[0] in ("pip", "export"), f"{block.place}: {line}"
 
 
-RUNNERS = {"python": run_python, "yaml": save_yaml, "console": run_console, "sh": parse_shell}
+RUNNERS = {"python": run_python, "diff": run_changed, "yaml": save_yaml, "console": run_console, "sh": parse_shell}
 
 
 def test_extras_that_readme_installs_exist() -> None:
