@@ -109,22 +109,26 @@ def _parsed(url: str, data: bytes) -> Any:
         document = json.loads(data)
     except ValueError as error:
         raise CorruptError(f"{url}/{ROOT} is damaged ({error})") from None
-    if "cube" in document.get("attributes", {}) and not sealed(data):
+    if _known(document) and not sealed(data):
         raise CorruptError(f"{url}/{ROOT} is not what was sealed: `cube verify` tells more, or open it with xr.open_zarr")
     return document
 
 
 def source_of(root: Root) -> Source | None:
     """Return the cube, or None for a Zarr group that is none of this package's."""
-    attributes = root.document.get("attributes", {})
-    known = attributes.get("cube", {}).get("format", "")
-    if known.partition(".")[0] != FORMAT.partition(".")[0]:
+    if not _known(root.document):
         return None
     try:
         specs = {path: read_spec(path, item) for path, item in root.arrays.items()}
     except CorruptError:
         return None
-    return Source(root.url, root.store, specs, attributes)
+    return Source(root.url, root.store, specs, root.document["attributes"])
+
+
+def _known(document: Mapping[str, Any]) -> bool:
+    """Tell whether a root document is of a format that this version reads."""
+    known = document.get("attributes", {}).get("cube", {}).get("format", "")
+    return bool(known.partition(".")[0] == FORMAT.partition(".")[0])
 
 
 def open_source(url: str, options: Mapping[str, Any] | None = None) -> Source:

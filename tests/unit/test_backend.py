@@ -16,6 +16,7 @@ from making import MODALITIES, Built, Made
 
 from cube import open_cube
 from cube.arrays import metadata_bytes
+from cube.certificate import seal
 from cube.errors import CorruptError, RequestError
 from cube.pixels import PixelReader, TileCache, Window
 from cube.store import LocalStore, Range
@@ -157,7 +158,18 @@ def test_dask_chunks_are_parts_of_a_shard(tiny_cube: Built) -> None:
 def _with_codecs(url: Path, codecs: list[dict[str, Any]]) -> None:
     root = json.loads((url / "zarr.json").read_bytes())
     root["consolidated_metadata"]["metadata"]["s2"]["codecs"] = codecs
-    (url / "zarr.json").write_bytes(metadata_bytes(root))
+    root["attributes"]["cube"]["certificate"]["root"] = "0" * 64
+    (url / "zarr.json").write_bytes(seal(root))
+
+
+def test_a_root_that_is_not_what_was_sealed_is_refused(tiny_cube: Built, tmp_path: Path) -> None:
+    url = tmp_path / "x.zarr"
+    shutil.copytree(tiny_cube.url, url)
+    data = (url / "zarr.json").read_bytes()
+    for damaged in (data.replace(b'"tiny"', b'"tinz"', 1), data[:-10]):
+        (url / "zarr.json").write_bytes(damaged)
+        with pytest.raises(CorruptError, match=r"zarr\.json is (not what was sealed|damaged)"):
+            open_cube(str(url))
 
 
 def test_a_hostile_codec_is_refused_unread(tiny_cube: Built, tmp_path: Path) -> None:
