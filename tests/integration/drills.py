@@ -34,6 +34,7 @@ class Ground:
     proxy: Proxy
     made: Made
     recipe: Path
+    folder: Path
     reference: dict[str, str] = field(default_factory=dict)
     """Key → SHA-256 of every object of the cube."""
     count: int = 0
@@ -90,10 +91,10 @@ class Ground:
 
 
 @contextmanager
-def ground(folder: Path) -> Iterator[Ground]:
+def ground(folder: Path, *, shard: int = 4) -> Iterator[Ground]:
     """Give a ground; every S3 client of this process goes through the proxy until the block ends."""
     made = make_patches(folder / "files", [SCENE])
-    recipe = write_recipe(folder / "tiny.yaml", shard=4)
+    recipe = write_recipe(folder / "tiny.yaml", shard=shard)
     close_connections()
     with seaweedfs(folder / "seaweed") as server, fault_proxy(server.port) as proxy, pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
@@ -106,7 +107,7 @@ def ground(folder: Path) -> Iterator[Ground]:
             key = f"files/{path.relative_to(made.folder).as_posix()}"
             client.put_object(Bucket="private", Key=key, Body=path.read_bytes())
         client.close()
-        given = Ground(server, proxy, made, recipe)
+        given = Ground(server, proxy, made, recipe, folder)
         to = given.target()
         result = given.build(to)
         assert result.exit_code == 0, result.output
