@@ -3,23 +3,62 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from cube.errors import ConfigError
 
+_DOTTED = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$"
 
-class Config(BaseModel):
-    """What a config file says."""
+
+class _Part(BaseModel):
+    """Unknown keys and other types than those named are refused; a value cannot change and is not shown in errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
+
+class Adapt(_Part):
+    """Bounds within which a cluster follows the work."""
+
+    minimum: Annotated[int, Field(ge=1)] = 1
+    """Fewest workers; the run begins when the first is there."""
+    maximum: Annotated[int, Field(ge=1)]
+    """Most workers."""
+
+
+class ClusterProfile(_Part):
+    """A Dask cluster to start for one run and to close at its end."""
+
+    class_path: Annotated[str, Field(alias="class", pattern=_DOTTED)]
+    """Dotted path of a Dask cluster class, such as ``dask_gateway.GatewayCluster``."""
+    options: dict[str, Any] = Field(default_factory=dict, repr=False)
+    """Keyword arguments of the class."""
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """Workers to ask for; where neither this nor ``adapt`` is given, the class starts as many as its options say."""
+    adapt: Adapt | None = None
+    """Let the cluster add and remove workers as the work asks for them."""
+    wait: Annotated[float, Field(gt=0)] = 600
+    """Seconds to wait for the first worker."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ClusterProfile:
+        if self.workers is not None and self.adapt is not None:
+            raise ValueError("workers and adapt exclude each other")
+        if self.adapt is not None and self.adapt.minimum > self.adapt.maximum:
+            raise ValueError(f"adapt: the minimum {self.adapt.minimum} is more than the maximum {self.adapt.maximum}")
+        return self
+
+
+class Config(_Part):
+    """What a config file says."""
+
     storage: dict[str, dict[str, Any]] = Field(default_factory=dict, repr=False)
     """URL prefix → fsspec options, such as ``s3://bucket: {anon: true}``. The longest prefix that fits holds."""
-    cluster: dict[str, Any] | None = Field(default=None, repr=False)
-    """Where the work runs."""
+    cluster: ClusterProfile | None = None
+    """Where the work runs; on this machine where None."""
 
     @field_validator("storage")
     @classmethod
@@ -56,7 +95,16 @@ def read_config(path: str | Path | None) -> Config:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(str(part) for part in problem["loc"][:1])
-        known = "; expected storage and cluster" if problem["type"] == "extra_forbidden" else ""
-        message = problem["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{path}: {place + ': ' if place else ''}{message}{known}") from None
+        raise ConfigError(f"{path}: {_explained(problem)}") from None
+
+
+def _explained(problem: ErrorDetails) -> str:
+    """Return what is wrong and where; no URL, no option and no value is quoted."""
+    first, *rest = (str(part) for part in problem["loc"]) if problem["loc"] else ("",)
+    models: dict[tuple[str, ...], type[BaseModel]] = {(): Config, ("cluster",): ClusterProfile, ("cluster", "adapt"): Adapt}
+    place = ".".join((first, *rest)) if first == "cluster" else first
+    known = ""
+    if problem["type"] == "extra_forbidden":
+        fields = models[(first, *rest)[:-1]].model_fields.items()
+        known = f"; expected {' and '.join(field.alias or name for name, field in fields)}"
+    return f"{place + ': ' if place else ''}{problem['msg'].removeprefix('Value error, ')}{known}"

@@ -13,18 +13,20 @@ from blake3 import blake3
 from distributed import Client
 
 from cube.arrays import ArraySpec, chunk_key
-from cube.catalog import COLLECTION, describe, publish
+from cube.bundled import recipe_names
+from cube.catalog import CATALOG, COLLECTION, describe, publish
 from cube.claims import COPY, stake, stake_publication, standing_claim
 from cube.clusters import Task, run
 from cube.errors import CorruptError, RequestError, TargetError
 from cube.labels import write_array
 from cube.presence import clear_unfinished, living_build, present
-from cube.recipe import Recipe
+from cube.recipe import Recipe, read_recipe
 from cube.report import Report
 from cube.store import Store
-from cube.subset import HEADER, Subset, array_specs, plan_subset, recipe_document, shard_tasks, subset_documents, write_shard
+from cube.subset import HEADER, Subset, array_specs, plan_subset, shard_tasks, subset_documents, write_shard
+from cube.survey import Surveyor
 from cube.target import ROOT, Target
-from cube.verification import read_root, verify_cube
+from cube.verification import read_root, verify_before_root
 from cube.watch import SILENT, Watcher
 from cube.writer import REPORT
 
@@ -32,6 +34,8 @@ _STREAMS = 4
 """Objects that one task copies at the same time."""
 _PIECE = 16 * 2**20
 """Bytes of one object that are under way at the same time."""
+_LAST = {COLLECTION: 1, CATALOG: 2}
+"""What of a catalog is written after everything else."""
 _ROUNDS = 2
 """What the verification finds damaged is written once more."""
 
@@ -74,6 +78,8 @@ def copy_cube(
     """
     started = time.monotonic()
     data, document = read_root(source)
+    recipe = _recipe_of(source, document)
+    surveyor = Surveyor(recipe) if recipe else None
     subset = plan_subset(source, data, document, where) if where else None
     work: _Whole | _Part = _Part(source, to, subset) if subset else _Whole(source, to, data, document)
     if to.complete() and to.cube.read(ROOT) != work.root:
@@ -81,13 +87,16 @@ def copy_cube(
     with present(to), to.storing():
         _claim(to, work.id)
         clear_unfinished(to)
-        report = _written(work, client, watcher)
+        report = _written(work, client, watcher, surveyor)
         catalog = ""
         if report.passed:
             if not to.complete():
                 stake_publication(to, work.id)
                 to.cube.write(ROOT, work.root)
-            catalog = work.publish(report)
+            if isinstance(work, _Whole) and source.cube.url.rpartition("/")[2] == to.cube.url.rpartition("/")[2]:
+                catalog = work.publish()
+            elif recipe and surveyor:
+                catalog = publish(describe(to, recipe, report, surveyor.survey()), to, report)
         to.build.write(REPORT, json.dumps(report.document(), indent=1).encode())
     return Copied(
         url=to.url,
@@ -115,13 +124,13 @@ def _claim(to: Target, name: str) -> None:
         raise TargetError(f"{to.url} holds an unfinished build, or the copy of something else: choose another place; {remedy}")
 
 
-def _written(work: _Whole | _Part, client: Client | None, watcher: Watcher) -> Report:
+def _written(work: _Whole | _Part, client: Client | None, watcher: Watcher, surveyor: Surveyor | None) -> Report:
     """Write what is missing, verify, write once more what was found damaged."""
     damaged: Damaged = set(), set()
     for _ in range(_ROUNDS):
         watcher.start("copying", work.patches)
         work.write(client, damaged, watcher)
-        report = verify_cube(work.to, client, watcher=watcher, root=work.root)
+        report = verify_before_root(work.to, client, work.root, watcher=watcher, surveyor=surveyor)
         if report.passed:
             break
         named = {finding.where.rpartition(" in ")[2] for finding in report.findings}
@@ -174,13 +183,11 @@ class _Whole:
             if wanted := {key: sizes[key] for key in keys if key in left}:
                 yield f"{self.id}-{place}", (place, self.source.cube, self.to.cube, wanted)
 
-    def publish(self, report: Report) -> str:
-        """Copy the catalog, the collection last; hrefs follow the cube if its name is another."""
-        names = self.source.cube.url.rpartition("/")[2], self.to.cube.url.rpartition("/")[2]
-        keys = sorted((entry.key for entry in self.source.stac.list()), key=lambda key: (key == COLLECTION, key))
+    def publish(self) -> str:
+        """Copy the catalog, what others name first; return the URL of the collection."""
+        keys = sorted((entry.key for entry in self.source.stac.list()), key=lambda key: _LAST.get(key, 0))
         for key in keys:
-            data = self.source.stac.read(key)
-            self.to.stac.write(key, _renamed(data, *names) if key.endswith(".json") and names[0] != names[1] else data)
+            self.to.stac.write(key, self.source.stac.read(key))
         return f"{self.to.stac.url}/{COLLECTION}" if COLLECTION in keys else ""
 
 
@@ -228,13 +235,6 @@ class _Part:
                 raise data
             yield index, json.loads(data)["objects"]
 
-    def publish(self, report: Report) -> str:
-        """Describe the new cube by the recipe of the whole one, where that is still known."""
-        document = recipe_document(self.source)
-        if document is None:
-            return ""
-        return publish(describe(self.to, Recipe.model_validate_json(document), report), self.to, report)
-
 
 def batch_keys(specs: Iterable[ArraySpec], index: int) -> list[str]:
     """Return the keys of the shards and headers of one batch."""
@@ -263,11 +263,12 @@ def _copier(source: Store, to: Store) -> Callable[[tuple[str, int]], None]:
     return copy
 
 
-def _renamed(data: bytes, old: str, new: str) -> bytes:
-    """Return a STAC document whose links and assets name the cube by another name."""
-    document = json.loads(data)
-    for item in (*document.get("links", ()), *document.get("assets", {}).values()):
-        folder, _, name = item["href"].rpartition("/")
-        if name == old and set(folder.split("/")) == {".."}:
-            item["href"] = f"{folder}/{new}"
-    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False).encode()
+def _recipe_of(source: Target, document: Mapping[str, Any]) -> Recipe | None:
+    """Return the recipe a cube was built with: its build records give it, or it is a bundled one; None otherwise."""
+    name = document["attributes"]["cube"]["recipe"]
+    try:
+        return Recipe.model_validate_json(json.dumps(json.loads(source.build.read("plan.json"))["recipe"]))
+    except FileNotFoundError:
+        return read_recipe(name) if name in recipe_names() else None
+    except (ValueError, LookupError, TypeError):
+        return None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pyproj import Transformer
 
+from cube.answers import undamaged
 from cube.arrays import ArraySpec, chunk_key, decode_chunk, encode_chunk
 from cube.errors import CorruptError
 from cube.layout import ORIGINALS
@@ -43,7 +45,7 @@ def read_array(store: Store, spec: ArraySpec) -> NDArray[Any]:
         if isinstance(data, OSError):
             raise CorruptError(f"{key}: cannot be read: {data}") from data
         try:
-            parts.append(decode_chunk(spec, data))
+            parts.append(undamaged(partial(decode_chunk, spec), data, partial(store.read, key)))
         except CorruptError as error:
             raise CorruptError(f"{key}: {error}") from None
     return np.ascontiguousarray(np.concatenate(parts)[: spec.shape[0]])

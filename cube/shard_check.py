@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from cube.answers import undamaged
 from cube.arrays import ArraySpec, chunk_key, decode_chunk
 from cube.errors import CorruptError, RejectedFile
+from cube.ground import GroundSlice
 from cube.rasters import Georeference, Raster, read_raster
 from cube.report import Finding
 from cube.store import Store
+from cube.tally import ShardTally, Tally, TallyJob
 from cube.tiles import (
     ABSENT,
     Counts,
@@ -55,6 +59,8 @@ class Slice:
     """(patch, modality) text"""
     epsg: Array | None
     transform: Array | None
+    ground: GroundSlice | None = None
+    """What a survey must know; None where none is taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +71,8 @@ class Examination:
     layouts: Mapping[str, TileLayout]
     header: ArraySpec
     source: Store | None = None
+    tallied: Mapping[str, TallyJob] = field(default_factory=dict)
+    """What a survey counts, by modality; nothing where none is taken."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,8 @@ class Outcome:
     distinct: int
     bytes_read: int
     files: int
+    tallies: Mapping[str, Tally]
+    """By modality, where a survey is taken."""
 
 
 def examine_batch(examination: Examination, labels: Slice, sizes: Mapping[str, int]) -> Outcome:
@@ -89,7 +99,14 @@ def examine_batch(examination: Examination, labels: Slice, sizes: Mapping[str, i
     if examination.source is not None:
         check.sources(examination.source)
     return Outcome(
-        labels.index, len(labels.patch), tuple(check.findings), check.tiles, check.distinct, check.bytes_read, check.files
+        index=labels.index,
+        patches=len(labels.patch),
+        findings=tuple(check.findings),
+        tiles=check.tiles,
+        distinct=check.distinct,
+        bytes_read=check.bytes_read,
+        files=check.files,
+        tallies=check.tallies,
     )
 
 
@@ -99,6 +116,7 @@ class _BatchCheck:
         self.findings: list[Finding] = []
         self.tiles = self.distinct = self.bytes_read = self.files = 0
         self.header_chunk: Array | None = None
+        self.tallies: dict[str, Tally] = {}
 
     def found(self, check: str, where: str, what: str) -> None:
         self.findings.append(Finding(check, where, what))
@@ -110,9 +128,10 @@ class _BatchCheck:
         if (size := self.sizes.get(key)) is None:
             return
         try:
-            tail = self.examination.cube.read_range(key, max(0, size - layout.index_bytes), size)
-            index = read_index(layout, tail, size)
-            digests, counts = self._decode(key, layout, index)
+            read = partial(self._read, key, max(0, size - layout.index_bytes), size)
+            index = undamaged(lambda tail: read_index(layout, bytes(tail), size), read(), read)
+            tally = self._tally(place, name, layout, index)
+            digests, counts = self._decode(key, layout, index, tally)
         except (CorruptError, OSError) as error:
             self.found("shards", key, _said(error))
             return
@@ -121,6 +140,12 @@ class _BatchCheck:
         self._patches(key, place, layout, index, digests, counts)
         self.tiles += int((index[..., 0] != ABSENT).sum())
         self.distinct += len(counts)
+        if tally is not None:
+            self.tallies[name] = tally.finish()
+
+    def _tally(self, place: int, name: str, layout: TileLayout, index: Array) -> ShardTally | None:
+        ground = self.labels.ground
+        return None if ground is None else ShardTally(self.examination.tallied[name], layout, ground, place, index)
 
     def _extents(self, key: str, layout: TileLayout, index: Array, size: int) -> None:
         used = np.unique(index[index[..., 0] != ABSENT], axis=0)
@@ -139,7 +164,9 @@ class _BatchCheck:
             said = "present" if wanted[slot] else "absent"
             self.found("presence", f"{name} in {key}", f"said to be {said}, {stored[slot].sum()} of its tiles are stored")
 
-    def _decode(self, key: str, layout: TileLayout, index: Array) -> tuple[dict[int, bytes], dict[int, Counts]]:
+    def _decode(
+        self, key: str, layout: TileLayout, index: Array, tally: ShardTally | None
+    ) -> tuple[dict[int, bytes], dict[int, Counts]]:
         """Decode every distinct tile once; return digests and counts by offset."""
         digests: dict[int, bytes] = {}
         counts: dict[int, Counts] = {}
@@ -147,22 +174,28 @@ class _BatchCheck:
         compressor, tile_key = layout.compressor(), layout.tile_key
         planes = np.empty((layout.bands, layout.tile, layout.tile), layout.dtype)
         tile = np.empty((layout.tile, layout.tile, layout.bands), layout.dtype)
-        for offset, data in self._segments(key, index):
+        for offset, length, data in self._segments(key, index):
             try:
-                decode_tile(layout, compressor, data, planes)
+                read = partial(self._read, key, offset, offset + length)
+                undamaged(partial(decode_tile, layout, compressor, out=planes), data, read)
             except CorruptError as error:
                 self.found("shards", f"{self._users(index, offset)} in {key}", str(error))
                 continue
             np.copyto(tile, planes.transpose(1, 2, 0))
             digests[offset] = tile_digest(tile_key, tile)
             counts[offset] = count_pixels(planes, layout.saturated)
+            if tally is not None:
+                tally.tile(offset, planes)
             if twins.setdefault(digests[offset], offset) != offset:
                 what = "equal tiles are stored more than once; the pixels may be right, but the shard was rewritten"
                 self.found("sharing", key, what)
         return digests, counts
 
-    def _segments(self, key: str, index: Array) -> Iterator[tuple[int, memoryview]]:
-        """Yield offset and bytes of every distinct tile, reading the shard in bounded pieces."""
+    def _read(self, key: str, start: int, stop: int) -> memoryview:
+        return memoryview(self.examination.cube.read_range(key, start, stop))
+
+    def _segments(self, key: str, index: Array) -> Iterator[tuple[int, int, memoryview]]:
+        """Yield offset, length and bytes of every distinct tile, reading the shard in bounded pieces."""
         used = np.unique(index[index[..., 0] != ABSENT], axis=0).tolist()
         at = 0
         while at < len(used):
@@ -170,10 +203,10 @@ class _BatchCheck:
             while last + 1 < len(used) and sum(used[last + 1]) - start <= _SEGMENT:
                 last += 1
                 stop = max(stop, sum(used[last]))
-            data = memoryview(self.examination.cube.read_range(key, start, stop))
+            data = self._read(key, start, stop)
             self.bytes_read += len(data)
             for offset, length in used[at : last + 1]:
-                yield offset, data[offset - start : offset - start + length]
+                yield offset, length, data[offset - start : offset - start + length]
             at = last + 1
 
     def _users(self, index: Array, offset: int) -> str:
@@ -215,7 +248,8 @@ class _BatchCheck:
         if key not in self.sizes:
             return
         try:
-            chunk = decode_chunk(spec, self.examination.cube.read(key))
+            read = partial(self.examination.cube.read, key)
+            chunk = undamaged(partial(decode_chunk, spec), read(), read)
         except (CorruptError, OSError) as error:
             self.found("originals", key, _said(error))
             return
@@ -230,17 +264,25 @@ class _BatchCheck:
 
     def sources(self, source: Store) -> None:
         """Check pixels, headers and places against the source files."""
-        for slot, name in enumerate(self.labels.patch):
+        for slot in range(len(self.labels.patch)):
             wanted = np.flatnonzero(self.labels.present[slot])
             paths = [str(self.labels.path[slot, place]) for place in wanted]
             for place, path, data in zip(wanted, paths, source.read_many(paths), strict=True):
-                try:
-                    if isinstance(data, OSError):
-                        raise data
-                    self._file(slot, int(place), path, data, read_raster(data))
-                    self.files += 1
-                except (RejectedFile, OSError) as error:
-                    self.found("source", f"{name}: {path}", f"cannot be read: {error}")
+                before = len(self.findings), self.files
+                self._source(slot, int(place), path, data)
+                if len(self.findings) > before[0] and not isinstance(data, OSError):
+                    del self.findings[before[0] :]  # it may have been damaged only on its way
+                    self.files = before[1]
+                    self._source(slot, int(place), path, next(source.read_many([path])))
+
+    def _source(self, slot: int, place: int, path: str, data: bytes | OSError) -> None:
+        try:
+            if isinstance(data, OSError):
+                raise data
+            self._file(slot, place, path, data, read_raster(data))
+            self.files += 1
+        except (RejectedFile, OSError) as error:
+            self.found("source", f"{self.labels.patch[slot]}: {path}", f"cannot be read: {error}")
 
     def _file(self, slot: int, place: int, path: str, data: bytes, raster: Raster) -> None:
         labels, where = self.labels, f"{self.labels.patch[slot]}: {path}"

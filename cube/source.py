@@ -152,8 +152,11 @@ def examine(recipe: Recipe, inventory: Inventory) -> Inventory:
             continue
         for row in present[sizes[present] != values[counts.argmax()]]:
             path = str(inventory.path[row, place])
+            (data,) = store.read_listed([Entry(path, int(sizes[row]), str(inventory.stamp[row, place]))])
             try:
-                expectation.check(read_raster(store.read(path)))
+                if isinstance(data, OSError):
+                    raise data
+                expectation.check(read_raster(data))
             except RejectedFile as error:
                 bad[int(row), place] = rejection(path, error)
             except OSError as error:
@@ -162,8 +165,12 @@ def examine(recipe: Recipe, inventory: Inventory) -> Inventory:
 
 
 def require_answer(store: Store, error: OSError) -> OSError:
-    """Return an error that tells of one file; raise one that tells of the store: then no file may be called bad."""
-    if not (isinstance(error, _OF_FILE) or error.errno == errno.EIO) or not store.answers():
+    """Return an error that tells of one file; raise one that tells of the store: then no file may be called bad.
+
+    An object store that gives no permission does not mean the one object.
+    """
+    forbidden = isinstance(error, PermissionError) and not is_local(store.url)
+    if forbidden or not (isinstance(error, _OF_FILE) or error.errno == errno.EIO) or not store.answers():
         raise error
     return error
 

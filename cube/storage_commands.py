@@ -23,7 +23,7 @@ CONFIG = click.option(
     "--config",
     metavar="FILE",
     callback=lambda _context, _option, path: read_config(path),
-    help="YAML file that says how stores are reached.",
+    help="YAML file that names storage options and a Dask cluster.",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 
@@ -44,7 +44,8 @@ def copy(source: str, to: str, where: str, config: Config, as_json: bool, **mach
     """
     origin, target = (target_of(url, options=config.options(url)) for url in (source, to))
     workers = min(machine["workers"], _batches(origin))
-    with open_cluster(scheduler=machine["scheduler"], workers=workers if workers > 1 else 0) as client:
+    cluster = {"scheduler": machine["scheduler"], "profile": config.cluster}
+    with open_cluster(**cluster, workers=workers if workers > 1 else 0) as client:
         copied = copy_cube(origin, target, client, where=where, watcher=Meter())
     click.echo(json.dumps(copied.document(), indent=1) if as_json else copied_text(copied, where))
     sys.exit(0 if copied.report.passed else 1)

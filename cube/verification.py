@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,13 @@ from cube.arrays import ArraySpec, chunk_key, read_spec, values_digest
 from cube.certificate import pixels_digest, sealed
 from cube.clusters import Task, run
 from cube.errors import CorruptError, RequestError
+from cube.ground import GroundSlice
 from cube.labels import centres, read_array
 from cube.layout import FORMAT, ORIGINALS
 from cube.report import Finding, Report, gather
 from cube.shard_check import Examination, Outcome, Slice, examine_batch
 from cube.store import Store, open_store
+from cube.survey import Surveyor
 from cube.target import ROOT, Target
 from cube.tiles import TileLayout
 from cube.watch import SILENT, Watcher
@@ -39,16 +41,33 @@ def verify_cube(
     source: str | None = None,
     source_options: Mapping[str, Any] | None = None,
     watcher: Watcher = SILENT,
-    root: bytes | None = None,
+    surveyor: Surveyor | None = None,
 ) -> Report:
     """Check a whole cube from its store alone, and against its source files where ``source`` is given.
 
-    ``source_options`` go to fsspec. ``root`` is a root document that is yet to be written: the cube is checked as if it stood.
+    ``source_options`` go to fsspec. A ``surveyor`` takes a survey while the pixels pass by; it has seen everything if the
+    report passed.
 
     Raises ``RequestError`` if there is no cube, or one of a format this version does not know.
     """
     files = None if source is None else _Files(source, open_store(source, options=source_options))
-    return _Verification(target, client, files, watcher).report(root)
+    verification = _Verification(target, client, watcher)
+    verification.source, verification.surveyor = files, surveyor
+    return verification.report()
+
+
+def verify_before_root(
+    target: Target,
+    client: Client | None,
+    root: bytes,
+    *,
+    watcher: Watcher = SILENT,
+    surveyor: Surveyor | None = None,
+) -> Report:
+    """Check a whole cube as if ``root``, which is yet to be written, stood in it. Otherwise as ``verify_cube`` does."""
+    verification = _Verification(target, client, watcher)
+    verification.surveyor = surveyor
+    return verification.report(root)
 
 
 def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
@@ -58,6 +77,8 @@ def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
     """
     try:
         data = target.cube.read(ROOT)
+        if not sealed(data):
+            data = target.cube.read(ROOT)  # it may have been damaged only on its way
     except FileNotFoundError:
         unfinished = target.build.exists("plan.json")
         hint = "its build is not finished: run the same `cube build` again" if unfinished else "there is no cube"
@@ -89,9 +110,12 @@ class _Files:
 
 
 class _Verification:
-    def __init__(self, target: Target, client: Client | None, source: _Files | None, watcher: Watcher) -> None:
-        self.target, self.client, self.source, self.watcher = target, client, source, watcher
-        self.objects = 0
+    source: _Files | None = None
+    surveyor: Surveyor | None = None
+
+    def __init__(self, target: Target, client: Client | None, watcher: Watcher) -> None:
+        self.target, self.client, self.watcher = target, client, watcher
+        self.objects = self.stored_bytes = 0
         self.findings: list[Finding] = []
         self.names: dict[str, str] = {}
         self.damaged: list[int] = []
@@ -99,7 +123,7 @@ class _Verification:
     def found(self, check: str, where: str, what: str) -> None:
         self.findings.append(Finding(check, where, what))
 
-    def report(self, root: bytes | None) -> Report:
+    def report(self, root: bytes | None = None) -> Report:
         try:
             data, document = read_root(self.target) if root is None else (root, parse_root(self.target, root))
         except CorruptError as error:
@@ -108,7 +132,8 @@ class _Verification:
             return Report(self.target.url, gather(self.names, self.findings))
         self.names["root"] = f"{len(data):,} bytes of root metadata"
         self._below(document, {} if root is None else {ROOT: len(root)})
-        return Report(self.target.url, gather(self.names, self.findings), tuple(sorted(self.damaged)), self.objects)
+        checks, damaged = gather(self.names, self.findings), tuple(sorted(self.damaged))
+        return Report(self.target.url, checks, damaged, self.objects, self.stored_bytes)
 
     def _below(self, document: dict[str, Any], to_come: Mapping[str, int]) -> None:
         facts = document["attributes"]["cube"]
@@ -125,6 +150,8 @@ class _Verification:
         for key, digest in known.items():
             try:
                 data = self.target.cube.read(key)
+                if blake3(data).hexdigest() != digest:
+                    data = self.target.cube.read(key)  # it may have been damaged only on its way
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -139,7 +166,7 @@ class _Verification:
         """Compare the listing, and what is yet to be written, with what must be there."""
         sizes = {entry.key: entry.size for entry in self.target.cube.list()} | dict(to_come)
         expected = {ROOT, *metadata, *(key for spec in specs for key in spec.object_keys())}
-        self.objects = len(sizes)
+        self.objects, self.stored_bytes = len(sizes), sum(sizes.values())
         self.names["objects"] = f"{len(sizes):,} objects, {sum(sizes.values()):,} bytes"
         for key in sorted(expected - sizes.keys()):
             self.found("objects", key, "it is missing")
@@ -194,18 +221,22 @@ class _Verification:
             layouts=layouts,
             header=by_path[f"{ORIGINALS}/header"],
             source=self.source.store if self.source is not None else None,
+            tallied=self.surveyor.jobs if self.surveyor is not None else {},
         )
-        tasks = list(_tasks(examination, values, sizes))
-        outcomes = list(self._examine(tasks, values["patch"]))
+        if self.surveyor is not None:
+            self.surveyor.prepare(values, layouts)
+        outcomes = list(self._examine(_tasks(examination, values, sizes, self.surveyor), values["patch"]))
         self.findings += [finding for outcome in outcomes for finding in outcome.findings]
         self.damaged += [outcome.index for outcome in outcomes if outcome.findings]
-        self._name_batches(outcomes, len(tasks) * len(layouts), values)
+        self._name_batches(outcomes, len(outcomes) * len(layouts), values)
 
-    def _examine(self, tasks: list[Task], patches: NDArray[Any]) -> Iterator[Outcome]:
+    def _examine(self, tasks: Iterable[Task], patches: NDArray[Any]) -> Iterator[Outcome]:
         self.watcher.start("verifying", len(patches))
         for outcome in run(self.client, examine_batch, tasks):
             self.watcher.count(outcome.patches, outcome.bytes_read)
-            yield outcome
+            if self.surveyor is not None:
+                self.surveyor.add(outcome.index, outcome.tallies)
+            yield replace(outcome, tallies={})
 
     def _name_batches(self, outcomes: list[Outcome], shards: int, values: Arrays) -> None:
         tiles, distinct = sum(o.tiles for o in outcomes), sum(o.distinct for o in outcomes)
@@ -241,10 +272,11 @@ def tile_layout(spec: ArraySpec, saturated: float | None) -> TileLayout:
     )
 
 
-def _tasks(examination: Examination, values: Arrays, sizes: Mapping[str, int]) -> Iterator[Task]:
+def _tasks(examination: Examination, values: Arrays, sizes: Mapping[str, int], surveyor: Surveyor | None) -> Iterator[Task]:
     slots = examination.header.chunks[0]
     for index, start in enumerate(range(0, len(values["patch"]), slots)):
-        labels = _slice(values, index, slice(start, start + slots))
+        rows = slice(start, start + slots)
+        labels = _slice(values, index, rows, surveyor.slice(rows) if surveyor is not None else None)
         keys = [chunk_key(name, (index, 0, 0, 0)) for name in examination.layouts]
         keys.append(chunk_key(examination.header.path, (index, 0, 0)))
         known = {key: sizes[key] for key in keys if key in sizes}
@@ -257,7 +289,7 @@ def _paths(packed: NDArray[np.uint8]) -> NDArray[Any]:
     return np.array(texts, object).reshape(packed.shape[:-1])
 
 
-def _slice(values: Arrays, index: int, rows: slice) -> Slice:
+def _slice(values: Arrays, index: int, rows: slice, ground: GroundSlice | None) -> Slice:
     return Slice(
         index=index,
         patch=values["patch"][rows],
@@ -271,4 +303,5 @@ def _slice(values: Arrays, index: int, rows: slice) -> Slice:
         path=_paths(values[f"{ORIGINALS}/path"][rows]),
         epsg=values["epsg"][rows] if "epsg" in values else None,
         transform=values["transform"][rows] if "transform" in values else None,
+        ground=ground,
     )

@@ -145,7 +145,7 @@ def _read_receipts(build: Store, keys: dict[int, str]) -> Iterator[tuple[int, Re
     for index, data in zip(keys, build.read_many(list(keys.values())), strict=True):
         if isinstance(data, OSError):
             raise data
-        yield index, read_receipt(data)
+        yield index, read_receipt(data) or read_receipt(build.read(keys[index]))  # damaged on its way, or for good
 
 
 def _whole_receipts(target: Target, keys: dict[int, str]) -> Iterator[Receipt]:

@@ -30,7 +30,7 @@ from rasterio.transform import Affine
 from cube.cli import main
 from cube.labels import label_values
 from cube.preparation import claimed
-from cube.store import LocalStore
+from cube.store import Entry, LocalStore
 
 SCENE = Scene("fall", 3, rows=3, columns=4)
 BAD = SCENE.id(35)
@@ -531,10 +531,10 @@ def test_a_source_that_is_gone_while_it_is_read_stops_the_build(
     to, away = tmp_path / "a.zarr", tmp_path / "away"
 
     class Leaving(LocalStore):
-        def read_many(self, keys: list[str]) -> Iterator[bytes | OSError]:
-            for place, data in enumerate(super().read_many(keys)):
+        def read_listed(self, entries: list[Entry]) -> Iterator[bytes | OSError]:
+            for place, data in enumerate(super().read_listed(entries)):
                 yield data
-                if place == 4 and SCENE.id(35) in tmp_ids(keys):
+                if place == 4 and SCENE.id(35) in tmp_ids([entry.key for entry in entries]):
                     files.folder.rename(away)
 
     with monkeypatch.context() as patch:

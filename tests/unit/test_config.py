@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cube.config import Config, read_config
+from cube.config import Adapt, ClusterProfile, Config, read_config
 from cube.errors import ConfigError
 
 SECRET = "hunter2-planted"
@@ -32,7 +32,6 @@ def test_the_longest_prefix_that_fits_holds(tmp_path: Path) -> None:
 
 def test_no_file_and_an_empty_one_say_nothing(tmp_path: Path) -> None:
     assert read_config(None) == read_config(write(tmp_path, "# nothing\n")) == Config()
-    assert read_config(write(tmp_path, "cluster: {workers: 4}\n")).cluster == {"workers": 4}
 
 
 @pytest.mark.parametrize(
@@ -59,6 +58,47 @@ def test_what_is_wrong_is_told_without_a_value(tmp_path: Path, text: str, told: 
     assert SECRET not in str(caught.value)
 
 
+def test_a_cluster(tmp_path: Path) -> None:
+    text = (
+        "cluster:\n  class: dask_gateway.GatewayCluster\n  options: {address: http://x}\n  adapt: {maximum: 16}\n  wait: 7200\n"
+    )
+    profile = read_config(write(tmp_path, text)).cluster
+    assert profile is not None
+    assert profile.class_path == "dask_gateway.GatewayCluster"
+    assert profile.options == {"address": "http://x"}
+    assert profile.adapt == Adapt(minimum=1, maximum=16)
+    assert profile.workers is None
+    assert profile.wait == 7200
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{workers: 4}", "cluster.class: Field required"),
+        ("{class: LocalCluster}", "cluster.class: String should match pattern"),
+        ("{class: 'os.system(1)'}", "cluster.class: String should match pattern"),
+        ("{class: a.B, worker: 4}", "cluster.worker: Extra inputs are not permitted; expected class and options and workers"),
+        ("{class: a.B, class_path: a.B}", "cluster.class_path: Extra inputs are not permitted"),
+        ("{class: a.B, workers: '4'}", "cluster.workers: Input should be a valid integer"),
+        ("{class: a.B, workers: 0}", "cluster.workers: Input should be greater than or equal to 1"),
+        ("{class: a.B, adapt: {minimum: 0, maximum: 2}}", "cluster.adapt.minimum: Input should be greater than or equal to 1"),
+        ("{class: a.B, adapt: {minimum: 3, maximum: 2}}", "cluster: adapt: the minimum 3 is more than the maximum 2"),
+        ("{class: a.B, adapt: {most: 2}}", "cluster.adapt."),
+        ("{class: a.B, workers: 1, adapt: {maximum: 2}}", "cluster: workers and adapt exclude each other"),
+    ],
+)
+def test_what_is_wrong_with_a_cluster_is_told_with_its_place(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(write(tmp_path, f"cluster: {text}\n"))
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("tag", ["!!python/object/apply:os.system [id]", "!!python/name:os.system", "!!python/module:os"])
+def test_a_config_runs_nothing(tmp_path: Path, tag: str) -> None:
+    with pytest.raises(ConfigError, match="not YAML"):
+        read_config(write(tmp_path, f"cluster: {tag}\n"))
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read: No such file"):
         read_config(tmp_path / "none.yaml")
@@ -68,5 +108,6 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_a_config_does_not_show_what_it_holds() -> None:
-    config = Config(storage={"s3://b": {"secret": SECRET}}, cluster={"token": SECRET})
+    cluster = ClusterProfile.model_validate({"class": "coiled.Cluster", "options": {"token": SECRET}})
+    config = Config(storage={"s3://b": {"secret": SECRET}}, cluster=cluster)
     assert SECRET not in f"{config!r} {config}"
