@@ -33,8 +33,7 @@ from cube.printing import built_text, estimate_document, plan_text, report_text
 from cube.progress import Meter, counted, size
 from cube.recipe import Recipe, read_recipe, with_profile
 from cube.search import SUMMARY, box_of, cube_url, find_patch, search
-from cube.storage_commands import CONFIG as _CONFIG
-from cube.storage_commands import clean, copy
+from cube.storage_commands import CONFIG, clean, copy
 from cube.store import is_local
 from cube.survey import Surveyor
 from cube.target import Target, target_of
@@ -138,7 +137,7 @@ def recipes(name: str | None, as_json: bool) -> None:
 @_PROFILE
 @click.option("--sample", type=click.IntRange(0), default=0, metavar="N", help="Read N patches and measure on them.")
 @_WORKERS
-@_CONFIG
+@CONFIG
 @_JSON
 def plan(recipe: str, source: str, profile: str | None, as_json: bool, **options: Any) -> None:
     """Say what a build would do and take.
@@ -158,7 +157,7 @@ def plan(recipe: str, source: str, profile: str | None, as_json: bool, **options
 @_chosen
 @_PROFILE
 @_SCHEDULER
-@_CONFIG
+@CONFIG
 @_WORKERS
 @_DASHBOARD
 @_PERFORMANCE
@@ -217,7 +216,7 @@ def _refuse_inside(source: str, to: str) -> None:
 @click.option("--catalog", is_flag=True, help="Check the STAC catalog too: links, core schema, agreement with the cube.")
 @click.option("--schemas", type=_FOLDER, metavar="DIR", help="Check extensions by these schemas, laid out as host/path.")
 @_SCHEDULER
-@_CONFIG
+@CONFIG
 @_WORKERS
 @_DASHBOARD
 @_PERFORMANCE
@@ -246,7 +245,7 @@ def verify(target: str, source: str | None, as_json: bool, **options: Any) -> No
 @main.command()
 @click.argument("target", metavar="T")
 @click.option("--patch", metavar="ID", help="Of this patch alone; with --json its STAC item.")
-@_CONFIG
+@CONFIG
 @_JSON
 def info(target: str, patch: str | None, config: Config, as_json: bool) -> None:
     """Say in words what a cube holds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,20 +14,19 @@ from blake3 import blake3
 from distributed import Client
 
 from cube.arrays import ArraySpec, chunk_key
-from cube.bundled import recipe_names
-from cube.catalog import CATALOG, COLLECTION, describe, publish
+from cube.catalog import COLLECTION, describe, publish
 from cube.claims import COPY, stake, stake_publication, standing_claim
 from cube.clusters import Task, run
 from cube.errors import CorruptError, RequestError, TargetError
 from cube.labels import write_array
 from cube.presence import clear_unfinished, living_build, present
-from cube.recipe import Recipe, read_recipe
+from cube.recipe import Recipe
 from cube.report import Report
 from cube.store import Store
-from cube.subset import HEADER, Subset, array_specs, plan_subset, shard_tasks, subset_documents, write_shard
-from cube.survey import Surveyor
+from cube.subset import HEADER, Subset, array_specs, plan_subset, recipe_document, shard_tasks, subset_documents, write_shard
+from cube.survey import Survey, Surveyor
 from cube.target import ROOT, Target
-from cube.verification import read_root, verify_before_root
+from cube.verification import read_root, verify_unrooted
 from cube.watch import SILENT, Watcher
 from cube.writer import REPORT
 
@@ -34,8 +34,6 @@ _STREAMS = 4
 """Objects that one task copies at the same time."""
 _PIECE = 16 * 2**20
 """Bytes of one object that are under way at the same time."""
-_LAST = {COLLECTION: 1, CATALOG: 2}
-"""What of a catalog is written after everything else."""
 _ROUNDS = 2
 """What the verification finds damaged is written once more."""
 
@@ -78,8 +76,6 @@ def copy_cube(
     """
     started = time.monotonic()
     data, document = read_root(source)
-    recipe = _recipe_of(source, document)
-    surveyor = Surveyor(recipe) if recipe else None
     subset = plan_subset(source, data, document, where) if where else None
     work: _Whole | _Part = _Part(source, to, subset) if subset else _Whole(source, to, data, document)
     if to.complete() and to.cube.read(ROOT) != work.root:
@@ -87,16 +83,13 @@ def copy_cube(
     with present(to), to.storing():
         _claim(to, work.id)
         clear_unfinished(to)
-        report = _written(work, client, watcher, surveyor)
+        report, survey = _written(work, client, watcher)
         catalog = ""
         if report.passed:
             if not to.complete():
                 stake_publication(to, work.id)
                 to.cube.write(ROOT, work.root)
-            if isinstance(work, _Whole) and source.cube.url.rpartition("/")[2] == to.cube.url.rpartition("/")[2]:
-                catalog = work.publish()
-            elif recipe and surveyor:
-                catalog = publish(describe(to, recipe, report, surveyor.survey()), to, report)
+            catalog = work.publish(report, survey)
         to.build.write(REPORT, json.dumps(report.document(), indent=1).encode())
     return Copied(
         url=to.url,
@@ -124,18 +117,25 @@ def _claim(to: Target, name: str) -> None:
         raise TargetError(f"{to.url} holds an unfinished build, or the copy of something else: choose another place; {remedy}")
 
 
-def _written(work: _Whole | _Part, client: Client | None, watcher: Watcher, surveyor: Surveyor | None) -> Report:
-    """Write what is missing, verify, write once more what was found damaged."""
+def _written(work: _Whole | _Part, client: Client | None, watcher: Watcher) -> tuple[Report, Survey | None]:
+    """Write what is missing, verify, write once more what was found damaged; take a survey where the catalog needs one."""
     damaged: Damaged = set(), set()
     for _ in range(_ROUNDS):
         watcher.start("copying", work.patches)
         work.write(client, damaged, watcher)
-        report = verify_before_root(work.to, client, work.root, watcher=watcher, surveyor=surveyor)
+        surveyor = work.surveyor()
+        report = verify_unrooted(work.to, work.root, client, watcher=watcher, surveyor=surveyor)
         if report.passed:
             break
         named = {finding.where.rpartition(" in ")[2] for finding in report.findings}
         damaged = set(report.damaged), named
-    return report
+    return report, surveyor.survey() if surveyor is not None and report.passed else None
+
+
+def _recipe_of(source: Target) -> Recipe | None:
+    """Return the recipe of a cube, where that is still known."""
+    document = recipe_document(source)
+    return None if document is None else Recipe.model_validate_json(document)
 
 
 class _Whole:
@@ -183,12 +183,25 @@ class _Whole:
             if wanted := {key: sizes[key] for key in keys if key in left}:
                 yield f"{self.id}-{place}", (place, self.source.cube, self.to.cube, wanted)
 
-    def publish(self) -> str:
-        """Copy the catalog, what others name first; return the URL of the collection."""
-        keys = sorted((entry.key for entry in self.source.stac.list()), key=lambda key: _LAST.get(key, 0))
+    def surveyor(self) -> Surveyor | None:
+        """Return what the catalog of a cube of another name is made by."""
+        recipe = None if self._same_name() else _recipe_of(self.source)
+        return None if recipe is None else Surveyor(recipe)
+
+    def _same_name(self) -> bool:
+        return self.source.cube.url.rpartition("/")[2] == self.to.cube.url.rpartition("/")[2]
+
+    def publish(self, report: Report, survey: Survey | None) -> str:
+        """Copy the catalog, the collection last; a cube of another name gets one of its own, for the old one names the old."""
+        keys = sorted((entry.key for entry in self.source.stac.list()), key=lambda key: (key == COLLECTION, key))
+        if COLLECTION not in keys:
+            return ""
+        if not self._same_name():
+            counted = json.loads(self.source.stac.read(COLLECTION)).get("patchcube:rejected", {})
+            return _described(self.source, self.to, report, survey, rejected=Counter(counted).elements())
         for key in keys:
             self.to.stac.write(key, self.source.stac.read(key))
-        return f"{self.to.stac.url}/{COLLECTION}" if COLLECTION in keys else ""
+        return f"{self.to.stac.url}/{COLLECTION}"
 
 
 class _Part:
@@ -235,6 +248,23 @@ class _Part:
                 raise data
             yield index, json.loads(data)["objects"]
 
+    def surveyor(self) -> Surveyor | None:
+        """Return what the catalog is made by."""
+        recipe = _recipe_of(self.source)
+        return None if recipe is None else Surveyor(recipe)
+
+    def publish(self, report: Report, survey: Survey | None) -> str:
+        """Describe the new cube."""
+        return _described(self.source, self.to, report, survey)
+
+
+def _described(source: Target, to: Target, report: Report, survey: Survey | None, *, rejected: Iterable[str] = ()) -> str:
+    """Publish a catalog by the recipe of the source, where that is still known."""
+    recipe = _recipe_of(source)
+    if recipe is None or survey is None:
+        return ""
+    return publish(describe(to, recipe, report, survey, rejected=rejected), to, report)
+
 
 def batch_keys(specs: Iterable[ArraySpec], index: int) -> list[str]:
     """Return the keys of the shards and headers of one batch."""
@@ -261,14 +291,3 @@ def _copier(source: Store, to: Store) -> Callable[[tuple[str, int]], None]:
                 file.write(piece)
 
     return copy
-
-
-def _recipe_of(source: Target, document: Mapping[str, Any]) -> Recipe | None:
-    """Return the recipe a cube was built with: its build records give it, or it is a bundled one; None otherwise."""
-    name = document["attributes"]["cube"]["recipe"]
-    try:
-        return Recipe.model_validate_json(json.dumps(json.loads(source.build.read("plan.json"))["recipe"]))
-    except FileNotFoundError:
-        return read_recipe(name) if name in recipe_names() else None
-    except (ValueError, LookupError, TypeError):
-        return None

@@ -44,8 +44,7 @@ def copy(source: str, to: str, where: str, config: Config, as_json: bool, **mach
     """
     origin, target = (target_of(url, options=config.options(url)) for url in (source, to))
     workers = min(machine["workers"], _batches(origin))
-    cluster = {"scheduler": machine["scheduler"], "profile": config.cluster}
-    with open_cluster(**cluster, workers=workers if workers > 1 else 0) as client:
+    with open_cluster(scheduler=machine["scheduler"], workers=workers if workers > 1 else 0) as client:
         copied = copy_cube(origin, target, client, where=where, watcher=Meter())
     click.echo(json.dumps(copied.document(), indent=1) if as_json else copied_text(copied, where))
     sys.exit(0 if copied.report.passed else 1)

@@ -488,14 +488,14 @@ class ObjectStore:
 
     def answers(self) -> bool:
         try:
-            return bool(self._listed(""))
+            return bool(self._below(""))
         except OSError:
             return False
 
     @_insisting
-    def _listed(self, key: str) -> list[str]:
+    def _below(self, key: str) -> Sequence[Mapping[str, Any]]:
         fs, root = self._open()
-        return list(fs.ls(f"{root}/{key}".rstrip("/"), detail=False))
+        return list(fs.ls(f"{root}/{key}".rstrip("/"), detail=True))
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         _, root = self._open()
@@ -509,21 +509,16 @@ class ObjectStore:
 
     def folders(self) -> Iterable[str]:
         try:
-            return self._folders("")
+            below = self._below("")
         except FileNotFoundError:
             return []
-
-    @_insisting
-    def _folders(self, key: str) -> Iterable[str]:
-        fs, root = self._open()
-        below = fs.ls(f"{root}/{key}".rstrip("/"), detail=True)
         return sorted(item["name"].rstrip("/").rpartition("/")[2] for item in below if item["type"] == "directory")
 
     def give_up_uploads(self, *, remove: bool) -> int:
-        return self._give_up_uploads("", remove=remove)
+        return int(self._given_up("", remove=remove))
 
     @_insisting
-    def _give_up_uploads(self, key: str, *, remove: bool) -> int:
+    def _given_up(self, _: str, *, remove: bool) -> int:
         fs, root = self._open()
         if not hasattr(fs, "call_s3"):
             return 0
@@ -532,7 +527,7 @@ class ObjectStore:
         count = 0
         while page["IsTruncated"]:
             marks = {name: page[f"Next{name}"] for name in ("KeyMarker", "UploadIdMarker") if page.get(f"Next{name}")}
-            page = fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/{key}", **marks)
+            page = fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/", **marks)
             for upload in page.get("Uploads", []):
                 count += 1
                 if remove:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -199,3 +200,11 @@ def subset_documents(subset: Subset) -> tuple[dict[str, bytes], bytes]:
     }
     attributes["cube"] = {**facts, "plan": subset.id, "certificate": certified}
     return stored, seal({**group_document(attributes), "consolidated_metadata": consolidated(documents)})
+
+
+def recipe_document(source: Target) -> str | None:
+    """Return the recipe a cube was built with, as JSON; None where its build records are gone or damaged."""
+    try:
+        return json.dumps(json.loads(source.build.read("plan.json"))["recipe"])
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return None

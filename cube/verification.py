@@ -53,18 +53,18 @@ def verify_cube(
     files = None if source is None else _Files(source, open_store(source, options=source_options))
     verification = _Verification(target, client, watcher)
     verification.source, verification.surveyor = files, surveyor
-    return verification.report()
+    return verification.report(None)
 
 
-def verify_before_root(
+def verify_unrooted(
     target: Target,
-    client: Client | None,
     root: bytes,
+    client: Client | None = None,
     *,
     watcher: Watcher = SILENT,
     surveyor: Surveyor | None = None,
 ) -> Report:
-    """Check a whole cube as if ``root``, which is yet to be written, stood in it. Otherwise as ``verify_cube`` does."""
+    """Check a whole cube as if this root document, which is yet to be written, stood."""
     verification = _Verification(target, client, watcher)
     verification.surveyor = surveyor
     return verification.report(root)
@@ -123,7 +123,7 @@ class _Verification:
     def found(self, check: str, where: str, what: str) -> None:
         self.findings.append(Finding(check, where, what))
 
-    def report(self, root: bytes | None = None) -> Report:
+    def report(self, root: bytes | None) -> Report:
         try:
             data, document = read_root(self.target) if root is None else (root, parse_root(self.target, root))
         except CorruptError as error:

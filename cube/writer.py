@@ -15,6 +15,7 @@ from cube.arrays import group_document, metadata_bytes, values_digest
 from cube.certificate import certificate, pixels_digest, seal
 from cube.claims import stake_publication
 from cube.clusters import Task, run
+from cube.conventions import convention_attributes
 from cube.errors import CorruptError, TargetError
 from cube.labels import label_values, write_array
 from cube.layout import FORMAT, ORIGINALS, constant_arrays, label_arrays, original_arrays
@@ -207,6 +208,7 @@ def root_attributes(plan: Plan, certified: dict[str, Any]) -> dict[str, Any]:
     return {
         "title": recipe.title,
         "Conventions": "CF-1.11",
+        **convention_attributes(recipe),
         "coordinates": " ".join((*labels, *constants)),
         "open_with": opening_line(first),
         "notice": "Equal tiles share their bytes: copy the objects of this store as they are, never rewrite them.",
