@@ -25,6 +25,7 @@ from pydantic import BaseModel
 from cube import recipe_sections as sections
 from cube.bundled import recipe_names
 from cube.cli import main
+from cube.config import read_config
 from cube.layout import label_arrays, original_arrays, pixel_arrays
 from cube.recipe import Recipe, read_recipe
 
@@ -92,11 +93,13 @@ def run_python(block: Block, names: dict[str, Any]) -> None:
 
 
 def save_recipe(block: Block, names: dict[str, Any]) -> None:
-    """YAML blocks are recipes; their first line names them."""
+    """YAML blocks are recipes or config files; their first line names them."""
     match = re.match(r"# (\w+\.yaml)\n", block.text)
     assert match, f"{block.place}: expected a first line such as `# name.yaml`"
     Path(match[1]).write_text(block.text, encoding="utf-8")
-    if match[1] != "wrong.yaml":
+    if re.search(r"^(storage|cluster):", block.text, re.MULTILINE):
+        read_config(match[1])
+    elif match[1] != "wrong.yaml":
         read_recipe(match[1])
 
 
