@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from cube.labels import centres, read_array
 from cube.layout import FORMAT, ORIGINALS
 from cube.report import Finding, Report, gather
 from cube.shard_check import Examination, Outcome, Slice, examine_batch
-from cube.store import open_store
+from cube.store import Store, open_store
 from cube.survey import Surveyor
 from cube.target import ROOT, Target
 from cube.tiles import TileLayout
@@ -39,17 +39,20 @@ def verify_cube(
     client: Client | None = None,
     *,
     source: str | None = None,
+    source_options: Mapping[str, Any] | None = None,
     watcher: Watcher = SILENT,
     surveyor: Surveyor | None = None,
 ) -> Report:
     """Check a whole cube from its store alone, and against its source files where ``source`` is given.
 
-    A ``surveyor`` takes a survey while the pixels pass by; it has seen everything if the report passed.
+    ``source_options`` go to fsspec. A ``surveyor`` takes a survey while the pixels pass by; it has seen everything if the
+    report passed.
 
     Raises ``RequestError`` if there is no cube, or one of a format this version does not know.
     """
+    files = None if source is None else _Files(source, open_store(source, options=source_options))
     verification = _Verification(target, client, watcher)
-    verification.source, verification.surveyor = source, surveyor
+    verification.source, verification.surveyor = files, surveyor
     return verification.report()
 
 
@@ -60,6 +63,8 @@ def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
     """
     try:
         data = target.cube.read(ROOT)
+        if not sealed(data):
+            data = target.cube.read(ROOT)  # it may have been damaged only on its way
     except FileNotFoundError:
         unfinished = target.build.exists("plan.json")
         hint = "its build is not finished: run the same `cube build` again" if unfinished else "there is no cube"
@@ -76,8 +81,17 @@ def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
     return data, document
 
 
+@dataclass(frozen=True)
+class _Files:
+    """Source files to compare with."""
+
+    given: str
+    """The source as the caller wrote it."""
+    store: Store
+
+
 class _Verification:
-    source: str | None = None
+    source: _Files | None = None
     surveyor: Surveyor | None = None
 
     def __init__(self, target: Target, client: Client | None, watcher: Watcher) -> None:
@@ -117,6 +131,8 @@ class _Verification:
         for key, digest in known.items():
             try:
                 data = self.target.cube.read(key)
+                if blake3(data).hexdigest() != digest:
+                    data = self.target.cube.read(key)  # it may have been damaged only on its way
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -185,18 +201,17 @@ class _Verification:
             cube=self.target.cube,
             layouts=layouts,
             header=by_path[f"{ORIGINALS}/header"],
-            source=open_store(self.source) if self.source is not None else None,
+            source=self.source.store if self.source is not None else None,
             tallied=self.surveyor.jobs if self.surveyor is not None else {},
         )
         if self.surveyor is not None:
             self.surveyor.prepare(values, layouts)
-        tasks = list(_tasks(examination, values, sizes, self.surveyor))
-        outcomes = list(self._examine(tasks, values["patch"]))
+        outcomes = list(self._examine(_tasks(examination, values, sizes, self.surveyor), values["patch"]))
         self.findings += [finding for outcome in outcomes for finding in outcome.findings]
         self.damaged += [outcome.index for outcome in outcomes if outcome.findings]
-        self._name_batches(outcomes, len(tasks) * len(layouts), values)
+        self._name_batches(outcomes, len(outcomes) * len(layouts), values)
 
-    def _examine(self, tasks: list[Task], patches: NDArray[Any]) -> Iterator[Outcome]:
+    def _examine(self, tasks: Iterable[Task], patches: NDArray[Any]) -> Iterator[Outcome]:
         self.watcher.start("verifying", len(patches))
         for outcome in run(self.client, examine_batch, tasks):
             self.watcher.count(outcome.patches, outcome.bytes_read)
@@ -217,8 +232,8 @@ class _Verification:
         }
         if self.source is not None:
             known = {text for text in _paths(values[f"{ORIGINALS}/path"]).ravel() if text}
-            others = sum(entry.key not in known for entry in open_store(self.source).list())
-            compared = f"{sum(o.files for o in outcomes):,} files of {self.source}"
+            others = sum(entry.key not in known for entry in self.source.store.list())
+            compared = f"{sum(o.files for o in outcomes):,} files of {self.source.given}"
             self.names["source"] = f"{compared}; {others:,} other files there are no part of the cube"
 
 
