@@ -148,6 +148,7 @@ def derive(recipe: Recipe, specs: Iterable[ArraySpec], items: Mapping[str, Docum
         "cube:variables": {spec.path: _variable(spec, data=spec.path in recipe.modalities) for spec in listed},
         "links": [
             *({"rel": relation, "href": "./catalog.json", "type": "application/json"} for relation in ("root", "parent")),
+            {"rel": "alternate", "href": "./index.html", "type": "text/html", "title": "Datasheet"},
             store_link(href),
             *(_item_link(path, item) for path, item in items.items()),
         ],

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pyproj import Transformer
 
-from cube.arrays import ArraySpec, decode_chunk
+from cube.answers import undamaged
+from cube.arrays import ArraySpec, chunk_key, decode_chunk, encode_chunk
 from cube.errors import CorruptError
 from cube.layout import ORIGINALS
 from cube.plan import Plan
@@ -43,10 +45,18 @@ def read_array(store: Store, spec: ArraySpec) -> NDArray[Any]:
         if isinstance(data, OSError):
             raise CorruptError(f"{key}: cannot be read: {data}") from data
         try:
-            parts.append(decode_chunk(spec, data))
+            parts.append(undamaged(partial(decode_chunk, spec), data, partial(store.read, key)))
         except CorruptError as error:
             raise CorruptError(f"{key}: {error}") from None
     return np.ascontiguousarray(np.concatenate(parts)[: spec.shape[0]])
+
+
+def write_array(store: Store, spec: ArraySpec, values: NDArray[Any]) -> None:
+    """Write every chunk of one small array."""
+    length = spec.chunks[0]
+    for place in range(spec.grid[0]):
+        chunk = values[place * length : (place + 1) * length]
+        store.write(chunk_key(spec.path, (place, *(0 for _ in spec.shape[1:]))), encode_chunk(spec, chunk))
 
 
 def _join(plan: Plan, receipts: Iterable[Receipt]) -> dict[str, NDArray[Any]]:

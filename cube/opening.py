@@ -6,12 +6,15 @@ import json
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import urljoin
 
 from numpy.typing import NDArray
 
+from cube.answers import undamaged
 from cube.arrays import ArraySpec, read_spec
+from cube.certificate import sealed
 from cube.errors import CorruptError, RequestError
 from cube.labels import read_array
 from cube.layout import FORMAT
@@ -33,12 +36,17 @@ class Root:
     document: Mapping[str, Any]
 
     @property
-    def arrays(self) -> dict[str, Any]:
-        """The metadata of the arrays of the root group, by name."""
-        listed = (self.document.get("consolidated_metadata") or {}).get("metadata")
+    def listed(self) -> dict[str, Any]:
+        """The metadata of everything below the root group, by path."""
+        listed: dict[str, Any] | None = (self.document.get("consolidated_metadata") or {}).get("metadata")
         if not listed:
             raise RequestError(f"{self.url} has no consolidated metadata, so it is no cube of this package; try xr.open_zarr")
-        return {path: item for path, item in listed.items() if item["node_type"] == "array" and "/" not in path}
+        return listed
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """The metadata of the arrays of the root group, by name."""
+        return {path: item for path, item in self.listed.items() if item.get("node_type") == "array" and "/" not in path}
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,8 @@ class Source:
 def read_root(url: str, options: Mapping[str, Any] | None = None) -> Root:
     """Read the root document of a cube, given by its own URL or that of a STAC document or catalog that lists it.
 
-    Raises ``FileNotFoundError`` if nothing is there, ``RequestError`` for a STAC document without a Zarr asset.
+    Raises ``FileNotFoundError`` if nothing is there, ``RequestError`` for a STAC document without a Zarr asset,
+    ``CorruptError`` for a damaged root document.
     """
     url = str(url).rstrip("/")
     if url.endswith(".json") and not url.endswith(f"/{ROOT}"):
@@ -110,7 +119,19 @@ def read_root(url: str, options: Mapping[str, Any] | None = None) -> Root:
         url = _asset(f"{url}/collection.json", options)
     url = url.removesuffix(f"/{ROOT}")
     store = open_store(url, options=options)
-    return Root(url, store, json.loads(store.read(ROOT)))
+    read = partial(store.read, ROOT)
+    return Root(url, store, undamaged(partial(_parsed, url), read(), read))
+
+
+def _parsed(url: str, data: bytes) -> Any:
+    """Parse a root document. Raises ``CorruptError`` for one of this package that is not what was sealed."""
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise CorruptError(f"{url}/{ROOT} is damaged ({error})") from None
+    if "cube" in document.get("attributes", {}) and not sealed(data):
+        raise CorruptError(f"{url}/{ROOT} is not what was sealed: `cube verify` tells more, or open it with xr.open_zarr")
+    return document
 
 
 def source_of(root: Root) -> Source | None:
@@ -123,6 +144,9 @@ def source_of(root: Root) -> Source | None:
         specs = {path: read_spec(path, item) for path, item in root.arrays.items()}
     except CorruptError:
         return None
+    pixels = [specs.get(modality) for modality in attributes["cube"]["modalities"]]
+    if any(spec is None or spec.inner is None for spec in pixels):
+        return None  # somebody wrote its pixels anew
     return Source(root.url, root.store, specs, attributes)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,10 +93,10 @@ class Built:
         }
 
 
-def plan_build(recipe: Recipe, source: str, choice: Choice) -> Plan:
-    """Scan a source and decide everything; reads no file but the odd-sized ones."""
+def plan_build(recipe: Recipe, source: str, choice: Choice, options: Mapping[str, Any] | None = None) -> Plan:
+    """Scan a source, reached by fsspec ``options``, and decide everything; reads no file but the odd-sized ones."""
     read_template(recipe.catalog)  # a missing template is better known before the work than after
-    inventory = examine(recipe, _choose(recipe, scan(recipe, source), choice))
+    inventory = examine(recipe, _choose(recipe, scan(recipe, source, options), choice))
     software = {"numcodecs": numcodecs.__version__}
     incomplete = choice.incomplete or recipe.source.incomplete
     return make_plan(recipe, inventory, incomplete=incomplete, software=software, spool=SPOOL_LIMIT)

@@ -57,12 +57,22 @@ class Batch:
     patch: tuple[str, ...]
     path: tuple[tuple[str, ...], ...]
     """Per patch and modality, relative to the source; empty where there is no file."""
+    sizes: tuple[tuple[int, ...], ...]
+    stamps: tuple[tuple[str, ...], ...]
+    """Per patch and modality, as the source was listed."""
     stamp: str = ""
     """What changes when one of the files is written anew."""
 
     def head(self, length: int) -> Batch:
         """Return the first patches of the batch, to sample them."""
-        return replace(self, stop=min(self.stop, self.start + length), patch=self.patch[:length], path=self.path[:length])
+        return replace(
+            self,
+            stop=min(self.stop, self.start + length),
+            patch=self.patch[:length],
+            path=self.path[:length],
+            sizes=self.sizes[:length],
+            stamps=self.stamps[:length],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +145,8 @@ class Plan:
             digest=self.batch_digests[index],
             patch=tuple(self.inventory.patch[start:stop]),
             path=tuple(map(tuple, self.inventory.path[start:stop])),
+            sizes=tuple(map(tuple, self.inventory.size[start:stop].tolist())),
+            stamps=tuple(map(tuple, self.inventory.stamp[start:stop])),
             stamp=self.stamp(index),
         )
 

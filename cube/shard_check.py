@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from cube.answers import undamaged
 from cube.arrays import ArraySpec, chunk_key, decode_chunk
 from cube.errors import CorruptError, RejectedFile
 from cube.ground import GroundSlice
@@ -126,8 +128,8 @@ class _BatchCheck:
         if (size := self.sizes.get(key)) is None:
             return
         try:
-            tail = self.examination.cube.read_range(key, max(0, size - layout.index_bytes), size)
-            index = read_index(layout, tail, size)
+            read = partial(self._read, key, max(0, size - layout.index_bytes), size)
+            index = undamaged(lambda tail: read_index(layout, bytes(tail), size), read(), read)
             tally = self._tally(place, name, layout, index)
             digests, counts = self._decode(key, layout, index, tally)
         except (CorruptError, OSError) as error:
@@ -172,9 +174,10 @@ class _BatchCheck:
         compressor, tile_key = layout.compressor(), layout.tile_key
         planes = np.empty((layout.bands, layout.tile, layout.tile), layout.dtype)
         tile = np.empty((layout.tile, layout.tile, layout.bands), layout.dtype)
-        for offset, data in self._segments(key, index):
+        for offset, length, data in self._segments(key, index):
             try:
-                decode_tile(layout, compressor, data, planes)
+                read = partial(self._read, key, offset, offset + length)
+                undamaged(partial(decode_tile, layout, compressor, out=planes), data, read)
             except CorruptError as error:
                 self.found("shards", f"{self._users(index, offset)} in {key}", str(error))
                 continue
@@ -188,8 +191,11 @@ class _BatchCheck:
                 self.found("sharing", key, what)
         return digests, counts
 
-    def _segments(self, key: str, index: Array) -> Iterator[tuple[int, memoryview]]:
-        """Yield offset and bytes of every distinct tile, reading the shard in bounded pieces."""
+    def _read(self, key: str, start: int, stop: int) -> memoryview:
+        return memoryview(self.examination.cube.read_range(key, start, stop))
+
+    def _segments(self, key: str, index: Array) -> Iterator[tuple[int, int, memoryview]]:
+        """Yield offset, length and bytes of every distinct tile, reading the shard in bounded pieces."""
         used = np.unique(index[index[..., 0] != ABSENT], axis=0).tolist()
         at = 0
         while at < len(used):
@@ -197,10 +203,10 @@ class _BatchCheck:
             while last + 1 < len(used) and sum(used[last + 1]) - start <= _SEGMENT:
                 last += 1
                 stop = max(stop, sum(used[last]))
-            data = memoryview(self.examination.cube.read_range(key, start, stop))
+            data = self._read(key, start, stop)
             self.bytes_read += len(data)
             for offset, length in used[at : last + 1]:
-                yield offset, data[offset - start : offset - start + length]
+                yield offset, length, data[offset - start : offset - start + length]
             at = last + 1
 
     def _users(self, index: Array, offset: int) -> str:
@@ -242,7 +248,8 @@ class _BatchCheck:
         if key not in self.sizes:
             return
         try:
-            chunk = decode_chunk(spec, self.examination.cube.read(key))
+            read = partial(self.examination.cube.read, key)
+            chunk = undamaged(partial(decode_chunk, spec), read(), read)
         except (CorruptError, OSError) as error:
             self.found("originals", key, _said(error))
             return
@@ -257,17 +264,25 @@ class _BatchCheck:
 
     def sources(self, source: Store) -> None:
         """Check pixels, headers and places against the source files."""
-        for slot, name in enumerate(self.labels.patch):
+        for slot in range(len(self.labels.patch)):
             wanted = np.flatnonzero(self.labels.present[slot])
             paths = [str(self.labels.path[slot, place]) for place in wanted]
             for place, path, data in zip(wanted, paths, source.read_many(paths), strict=True):
-                try:
-                    if isinstance(data, OSError):
-                        raise data
-                    self._file(slot, int(place), path, data, read_raster(data))
-                    self.files += 1
-                except (RejectedFile, OSError) as error:
-                    self.found("source", f"{name}: {path}", f"cannot be read: {error}")
+                before = len(self.findings), self.files
+                self._source(slot, int(place), path, data)
+                if len(self.findings) > before[0] and not isinstance(data, OSError):
+                    del self.findings[before[0] :]  # it may have been damaged only on its way
+                    self.files = before[1]
+                    self._source(slot, int(place), path, next(source.read_many([path])))
+
+    def _source(self, slot: int, place: int, path: str, data: bytes | OSError) -> None:
+        try:
+            if isinstance(data, OSError):
+                raise data
+            self._file(slot, place, path, data, read_raster(data))
+            self.files += 1
+        except (RejectedFile, OSError) as error:
+            self.found("source", f"{self.labels.patch[slot]}: {path}", f"cannot be read: {error}")
 
     def _file(self, slot: int, place: int, path: str, data: bytes, raster: Raster) -> None:
         labels, where = self.labels, f"{self.labels.patch[slot]}: {path}"

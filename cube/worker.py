@@ -15,12 +15,13 @@ import numpy as np
 from blake3 import blake3
 
 from cube.arrays import ArraySpec, chunk_key, encode_chunk
+from cube.claims import require_claim
 from cube.errors import CubeError, IncompleteError, RejectedFile, StorageError
 from cube.inventory import Rejected
 from cube.plan import READ_AHEAD, Batch, Job
 from cube.rasters import Georeference, Raster, RasterReader
 from cube.source import rejection, require_answer
-from cube.store import Store
+from cube.store import Entry, Store
 from cube.target import FULL, Target, remedy
 from cube.tiles import DIGEST_SIZE, ShardWriter
 
@@ -34,19 +35,29 @@ def receipt_key(digest: str) -> str:
     return f"receipts/{digest}.json"
 
 
+def receipt_bytes(receipt: Receipt) -> bytes:
+    """Return a receipt as it is stored: a JSON object that begins with the hash of all that follows."""
+    body = json.dumps(receipt).encode()
+    return _seal(body[1:]) + body[1:]
+
+
+def _seal(body: bytes) -> bytes:
+    return f'{{"seal": "{blake3(body).hexdigest()}", '.encode()
+
+
 def read_receipt(data: bytes) -> Receipt | None:
     """Return a stored receipt; None for one that is damaged or of another version."""
-    try:
-        receipt = json.loads(data)
-    except ValueError:
+    length = len(_seal(b""))
+    if data[:length] != _seal(data[length:]):
         return None
-    return receipt if isinstance(receipt, dict) and receipt.keys() >= _KEYS else None
+    receipt = json.loads(b"{" + data[length:])
+    return receipt if receipt.keys() >= _KEYS else None
 
 
-def run_batch(job: Job, batch: Batch, source: Store, target: Target, header: ArraySpec) -> Receipt | CubeError:
+def run_batch(job: Job, batch: Batch, source: Store, target: Target, header: ArraySpec, plan: str) -> Receipt | CubeError:
     """Write one batch and return a summary of its receipt; an error that trying again cannot mend is returned."""
     try:
-        return write_batch(job, batch, source, target, header)
+        return write_batch(job, batch, source, target, header, plan)
     except CubeError as error:
         return error
     except OSError as error:
@@ -55,8 +66,11 @@ def run_batch(job: Job, batch: Batch, source: Store, target: Target, header: Arr
         raise
 
 
-def write_batch(job: Job, batch: Batch, source: Store, target: Target, header: ArraySpec) -> Receipt:
-    """Write one batch's shards, its chunk of headers, then its receipt. Running it twice writes the same bytes twice."""
+def write_batch(job: Job, batch: Batch, source: Store, target: Target, header: ArraySpec, plan: str = "") -> Receipt:
+    """Write one batch's shards, its chunk of headers, then its receipt. Running it twice writes the same bytes twice.
+
+    Nothing appears, and ``TargetError`` is raised, if the target is no longer claimed for ``plan``.
+    """
     started, cpu = time.time(), time.process_time()
     columns = _Columns(job, len(batch.patch))
     objects: dict[str, int] = {}
@@ -71,6 +85,8 @@ def write_batch(job: Job, batch: Batch, source: Store, target: Target, header: A
                 columns.record(slot, name, raster, *writers[name].add(slot, raster.pixels))
         for writer in writers.values():
             writer.finish()
+        if plan:
+            require_claim(target, plan)
     for name, writer in writers.items():
         objects[chunk_key(name, (batch.index, 0, 0, 0))] = writer.stored
     data = encode_chunk(header, columns.headers)
@@ -94,7 +110,7 @@ def write_batch(job: Job, batch: Batch, source: Store, target: Target, header: A
         "rejected": [[item.path, item.reason, item.detail] for item in columns.rejected],
     }
     whole = {**receipt, "columns": columns.document()}
-    target.build.write(receipt_key(batch.digest), json.dumps(whole).encode())
+    target.build.write(receipt_key(batch.digest), receipt_bytes(whole))
     return receipt
 
 
@@ -140,10 +156,16 @@ def read_patches(job: Job, batch: Batch, source: Store) -> Iterator[tuple[dict[s
     reader = RasterReader()
     for start in range(0, len(batch.patch), READ_AHEAD):
         rows = range(start, min(start + READ_AHEAD, len(batch.patch)))
-        files = _answered(source, source.read_many([path for row in rows for path in batch.path[row] if path]))
+        files = _answered(source, source.read_listed([entry for row in rows for entry in _listed(batch, row)]))
         for row in rows:
             rasters, rejected = _decode(job, batch.path[row], files, reader)
             yield _accept(job, batch, row, rasters, rejected), rejected
+
+
+def _listed(batch: Batch, row: int) -> list[Entry]:
+    """Return the files of one patch as the source was listed."""
+    facts = zip(batch.path[row], batch.sizes[row], batch.stamps[row], strict=True)
+    return [Entry(path, size, stamp) for path, size, stamp in facts if path]
 
 
 def _answered(source: Store, files: Iterator[bytes | OSError]) -> Iterator[bytes | OSError]:

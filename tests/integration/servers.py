@@ -40,6 +40,11 @@ class S3Server:
     pid: int
 
     @property
+    def port(self) -> int:
+        """The port of the S3 service."""
+        return int(self.endpoint.rpartition(":")[2])
+
+    @property
     def environment(self) -> dict[str, str]:
         """Variables by which every S3 client finds it."""
         return {

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import pytest
 from making import Built, Made
 
-from cube.store import LocalStore
-from cube.worker import read_patches, read_receipt
+from cube.store import Entry, LocalStore
+from cube.worker import read_patches, read_receipt, receipt_bytes
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,18 @@ class Flaky:
     error: OSError
     alive: bool
 
-    def read_many(self, keys: list[str]) -> Iterator[bytes | OSError]:
-        for place, data in enumerate(self.inner.read_many(keys)):
+    url: str = "/here"
+
+    def read_listed(self, entries: list[Entry]) -> Iterator[bytes | OSError]:
+        for place, data in enumerate(self.inner.read_listed(entries)):
             yield self.error if place == self.at else data
 
     def answers(self) -> bool:
         return self.alive
 
 
-def read(tiny_cube: Built, made: Made, error: OSError, *, alive: bool = True) -> list[str]:
-    store = Flaky(LocalStore(str(made.folder)), 4, error, alive)
+def read(tiny_cube: Built, made: Made, error: OSError, *, alive: bool = True, url: str = "/here") -> list[str]:
+    store = Flaky(LocalStore(str(made.folder)), 4, error, alive, url)
     results = read_patches(tiny_cube.plan.job, tiny_cube.plan.batch(0), store)  # type: ignore[arg-type]
     return [item.reason for _, rejected in results for item in rejected]
 
@@ -67,12 +69,26 @@ def test_a_file_of_a_source_that_is_gone_is_no_gap(tiny_cube: Built, made: Made,
         read(tiny_cube, made, error, alive=False)
 
 
+def test_an_object_store_that_gives_no_permission_does_not_mean_one_file(tiny_cube: Built, made: Made) -> None:
+    with pytest.raises(PermissionError, match="forbidden"):
+        read(tiny_cube, made, PermissionError("forbidden"), url="s3://bucket/files")
+
+
 def test_a_receipt_is_whole_or_none(tiny_cube: Built) -> None:
     kept = tiny_cube.target.build
     data = kept.read(next(iter(kept.list("receipts"))).key)
     whole = read_receipt(data)
     assert whole is not None
     for name in ("stamp", "objects", "columns"):
-        assert read_receipt(json.dumps({key: value for key, value in whole.items() if key != name}).encode()) is None
-    assert read_receipt(data[:-1]) is None
-    assert read_receipt(b"[]") is None
+        assert read_receipt(receipt_bytes({key: value for key, value in whole.items() if key != name})) is None
+    assert read_receipt(receipt_bytes(whole)) == whole
+    for damaged in (data[:-1], b"", b"[]", json.dumps(whole).encode()):
+        assert read_receipt(damaged) is None
+
+
+def test_a_receipt_with_any_flipped_bit_is_none(tiny_cube: Built) -> None:
+    kept = tiny_cube.target.build
+    data = kept.read(next(iter(kept.list("receipts"))).key)
+    assert json.loads(data)["seal"]
+    for place in range(0, len(data), 7):
+        assert read_receipt(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]) is None
