@@ -59,16 +59,6 @@ def blocks_of(document: Path) -> Iterator[Block]:
         yield Block(document, text.count("\n", 0, match.start(2)) + 1, match[1], match[2])
 
 
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ``cube demo`` makes, by the real command, once. Read only."""
-    folder = tmp_path_factory.mktemp("docs")
-    got = subprocess.run([sys.executable, "-m", "cube", "demo"], cwd=folder, capture_output=True, text=True, check=False)
-    assert got.returncode == 0, got.stderr
-    assert got.stdout.count("demo.zarr is sound:") == 2
-    return folder / "cube-demo"
-
-
 # Blocks
 
 
