@@ -38,6 +38,7 @@ from cube.labels import read_array
 from cube.layout import tile_layouts
 from cube.pipeline import Choice, plan_build
 from cube.plan import Plan
+from cube.preparation import PLAN
 from cube.recipe import Recipe, read_recipe
 from cube.report import Check, Report
 from cube.store import LocalStore, Range
@@ -45,8 +46,8 @@ from cube.survey import Surveyor
 from cube.tally import BINS, Tally
 from cube.target import Target, target_of
 from cube.verification import read_root
-from cube.worker import receipt_key
-from cube.writer import PLAN, publish_root
+from cube.worker import receipt_bytes, receipt_key
+from cube.writer import publish_root
 
 SHARED = Path(os.environ.get("CUBE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 SIZES = {"s1": 525172, "s2": 1706432, "lc": 262788}
@@ -136,7 +137,7 @@ def _write_receipt(plan: Plan, target: Target, index: int) -> None:
     facts = {"batch": batch.digest, "stamp": batch.stamp, "index": index, "start": batch.start, "stop": batch.stop}
     nothing = {"peak_bytes": 0, "bytes_in": 0, "objects": {}, "tiles": {}, "rejected": []}
     receipt = {**facts, **nothing, "columns": columns}
-    target.build.write(receipt_key(batch.digest), json.dumps(receipt).encode())
+    target.build.write(receipt_key(batch.digest), receipt_bytes(receipt))
 
 
 def write_catalog(to: str) -> dict[str, int]:
