@@ -8,7 +8,6 @@ a fresh process, and searched in others. Prints each requirement beside what was
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
@@ -36,7 +35,7 @@ from cube.search import box_of, search
 from cube.survey import BandStatistics, PatchClasses, Summary, Survey
 from cube.tally import BINS
 from cube.target import Target, target_of
-from cube.worker import receipt_key
+from cube.worker import receipt_bytes, receipt_key
 from cube.writer import publish_root
 
 HERE = Path(__file__).resolve().parent
@@ -108,7 +107,7 @@ def _write_receipt(plan: Plan, target: Target, index: int, scenes: dict[tuple[in
     }
     facts = {"batch": batch.digest, "stamp": batch.stamp, "index": index, "start": batch.start, "stop": batch.stop}
     nothing = {"peak_bytes": 0, "bytes_in": 0, "objects": {}, "tiles": {}, "rejected": []}
-    target.build.write(receipt_key(batch.digest), json.dumps({**facts, **nothing, "columns": columns}).encode())
+    target.build.write(receipt_key(batch.digest), receipt_bytes({**facts, **nothing, "columns": columns}))
 
 
 def _transform(scene: TinyScene, number: int) -> list[float]:
