@@ -34,11 +34,12 @@ import zarr.storage
 from cube import open_cube
 from cube.pipeline import Choice, plan_build
 from cube.plan import Plan
+from cube.preparation import PLAN
 from cube.recipe import read_recipe
 from cube.store import LocalStore, Range
 from cube.target import Target, target_of
-from cube.worker import receipt_key
-from cube.writer import PLAN, publish_root
+from cube.worker import receipt_bytes, receipt_key
+from cube.writer import publish_root
 
 SHARED = Path(os.environ.get("CUBE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 SIZES = {"s1": 525172, "s2": 1706432, "lc": 262788}
@@ -125,7 +126,7 @@ def _write_receipt(plan: Plan, target: Target, index: int) -> None:
     facts = {"batch": batch.digest, "stamp": batch.stamp, "index": index, "start": batch.start, "stop": batch.stop}
     nothing = {"peak_bytes": 0, "bytes_in": 0, "objects": {}, "tiles": {}, "rejected": []}
     receipt = {**facts, **nothing, "columns": columns}
-    target.build.write(receipt_key(batch.digest), json.dumps(receipt).encode())
+    target.build.write(receipt_key(batch.digest), receipt_bytes(receipt))
 
 
 class CountingStore(zarr.storage.LocalStore):
