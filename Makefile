@@ -4,16 +4,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test lint judges bench bench-read scale setup clean
+.PHONY: help demo demo-s3 test lint judges bench bench-read scale setup clean
 
 help:
 	@echo "make demo     set up, make a small data set, build, verify, catalog and open its cube"
+	@echo "make demo-s3  the same on an S3 server of this machine: build, verify, copy, open without credentials"
 	@echo "make test     set up everything the tests need, then run them"
-	@echo "make lint     ruff, mypy, import contracts"
+	@echo "make lint     ruff, mypy, import contracts, bandit"
 	@echo "make judges   the long tests, and those that judge from outside"
 	@echo "make bench    the figures of docs/performance.md"
 	@echo "make bench-read   reading, against other loaders"
-	@echo "make scale    full-size scan, plan and coordinates"
+	@echo "make scale    the true number of files and patches, end to end with tiny pixels"
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed: make PYTHON=/path/to/python' if sys.version_info < (3, 11) else 0)"
@@ -33,6 +34,9 @@ setup: $(VENV)/.everything
 demo: $(VENV)/.runtime
 	$(BIN)/cube demo
 
+demo-s3: setup
+	PYTHONPATH=tests $(BIN)/python tests/integration/demo_s3.py
+
 test: setup
 	$(BIN)/python -m pytest -m "not judges"
 
@@ -41,6 +45,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive cube
 
 judges: setup
 	$(BIN)/python -m pytest -m judges
@@ -54,6 +59,7 @@ bench-read: setup
 
 scale: setup
 	$(BIN)/python benchmarks/fullsize.py
+	$(BIN)/python benchmarks/endtoend.py
 
 clean:
 	rm -rf .venv .venv-newest cube-demo dist build benchmarks/out

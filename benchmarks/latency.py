@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -17,6 +18,8 @@ class Line:
     requests: int = 0
     bytes: int = 0
     """Bytes sent to clients."""
+    methods: Counter[str] = field(default_factory=Counter)
+    """Requests by HTTP method."""
 
 
 @contextmanager
@@ -30,6 +33,7 @@ def far_away(port: int, seconds: float) -> Iterator[Line]:
             while data := await reader.read(1 << 18):
                 if asks and data.startswith((b"GET ", b"HEAD ", b"PUT ", b"POST ")):
                     line.requests += 1
+                    line.methods[data[: data.index(b" ")].decode()] += 1
                     await asyncio.sleep(seconds)
                 elif not asks:
                     line.bytes += len(data)

@@ -170,8 +170,10 @@ def _data_type(dtype: str) -> Any:
 def read_spec(path: str, document: Mapping[str, Any]) -> ArraySpec:
     """Return the array that a metadata document of this package describes.
 
-    Raises ``CorruptError`` if the document is of another kind.
+    Raises ``CorruptError`` if the document is of another kind, or its path leads out of the cube.
     """
+    if {"", ".", ".."} & set(path.split("/")):
+        raise CorruptError(f"{path!r} is no path of an array")
     try:
         chain = document["codecs"]
         sharding = chain[0]["configuration"] if chain[0]["name"] == "sharding_indexed" else None
@@ -199,4 +201,7 @@ def read_spec(path: str, document: Mapping[str, Any]) -> ArraySpec:
 def _numpy_type(data_type: Any) -> str:
     if isinstance(data_type, Mapping):
         return f"<U{data_type['configuration']['length_bytes'] // 4}"
-    return str(np.dtype(data_type).newbyteorder("<").str)
+    kind = np.dtype(data_type)
+    if kind.kind not in "biuf":
+        raise TypeError(f"data type {data_type!r}")
+    return str(kind.newbyteorder("<").str)

@@ -59,7 +59,7 @@ class Counters:
     assembling: float = 0.0
     """Seconds spent decoding and copying."""
     starved: float = 0.0
-    """Seconds the assembling thread waited for bytes."""
+    """Seconds that assembling waited for bytes."""
     waiting: float = 0.0
     """Seconds the consumer waited for a batch."""
     consuming: float = 0.0
@@ -73,6 +73,10 @@ class Counters:
         return "fetch" if self.starved > self.assembling else "decode"
 
 
+_SLAB = 8 << 20
+"""Bytes of memory for decoded tiles that are asked for at a time."""
+
+
 class Shelf:
     """The tiles that planned batches want: their stored bytes until they are decoded, then their pixels."""
 
@@ -80,23 +84,34 @@ class Shelf:
         self.modality = modality
         self.wanted: dict[Tile, int] = {}
         """Tile → planned batches that want it."""
-        self.stored: dict[Tile, memoryview] = {}
+        self.stored: dict[Tile, memoryview | None] = {}
+        """Stored bytes that have been fetched; None where they are read when they are decoded."""
         self._decoded: dict[Tile, Array] = {}
         self._free: list[Array] = []
 
-    def decoded(self, tile: Tile) -> tuple[Array, bool]:
-        """Return a tile (band, y, x) and whether it had to be decoded. One thread at a time asks for one tile."""
+    def decoded(self, tile: Tile) -> tuple[Array, float | None]:
+        """Return a tile (band, y, x), and the seconds spent on reading it if it had to be decoded.
+
+        One thread at a time asks for one tile.
+        """
         pixels = self._decoded.get(tile)
         if pixels is not None:
-            return pixels, False
+            return pixels, None
         reader = self.modality.reader
-        try:
-            room = self._free.pop()
-        except IndexError:
-            room = reader.empty_tile()
-        reader.decode(tile, self.stored.pop(tile), room)
+        room = self._room()
+        seconds = reader.decode(tile, self.stored.pop(tile), room)
         self._decoded[tile] = room
-        return room, True
+        return room, seconds
+
+    def _room(self) -> Array:
+        """Return room for a tile; it is made for many at once, since small pieces of fresh memory cost more."""
+        while True:
+            try:
+                return self._free.pop()
+            except IndexError:
+                layout = self.modality.reader.layout
+                count = max(1, _SLAB // layout.tile_bytes)
+                self._free.extend(np.empty((count, layout.bands, layout.tile, layout.tile), layout.dtype))
 
     def drop(self, tile: Tile) -> None:
         """Let go of a tile nobody wants any more."""
@@ -253,12 +268,14 @@ class Assembly:
                 if planned is None:
                     return
                 begun = time.perf_counter()
-                batch = self._assembled(planned, pool)
+                batch, reading = self._assembled(planned, pool)
                 self._release(planned)
-                self.counters.assembling += time.perf_counter() - begun
+                self.counters.starved += reading
+                self.counters.assembling += time.perf_counter() - begun - reading
                 self._finished.put((planned.number, batch))
 
-    def _assembled(self, planned: _Planned, pool: ThreadPoolExecutor) -> dict[str, Array]:
+    def _assembled(self, planned: _Planned, pool: ThreadPoolExecutor) -> tuple[dict[str, Array], float]:
+        """Return a batch, and how long its threads waited for bytes."""
         batch, parts = self._room(len(planned.rows))
         jobs = []
         for name, modality in self.modalities.items():
@@ -269,8 +286,9 @@ class Assembly:
             jobs += [(self._shelves[name], cut, tile, uses) for tile, uses in planned.uses[name].items()]
         todo = deque(jobs)
         workers = [pool.submit(self._work, todo) for _ in range(self._threads)]
-        self.counters.tiles += sum(worker.result() for worker in workers)
-        return batch
+        done = [worker.result() for worker in workers]
+        self.counters.tiles += sum(count for count, _ in done)
+        return batch, sum(seconds for _, seconds in done) / self._threads
 
     def _room(self, rows: int) -> tuple[dict[str, Array], dict[str, Array]]:
         """Return the arrays of a batch, and the part of them that each modality fills."""
@@ -286,16 +304,17 @@ class Assembly:
         return batch, parts
 
     @staticmethod
-    def _work(todo: deque[tuple[Shelf, Array, Tile, list[tuple[int, int]]]]) -> int:
-        """Decode and copy until nothing is left to do; return how many tiles were decoded."""
-        count = 0
+    def _work(todo: deque[tuple[Shelf, Array, Tile, list[tuple[int, int]]]]) -> tuple[int, float]:
+        """Decode and copy until nothing is left to do; return how many tiles were decoded, and the seconds of reading."""
+        count, reading = 0, 0.0
         while True:
             try:
                 shelf, cut, tile, uses = todo.popleft()
             except IndexError:
-                return count
-            pixels, fresh = shelf.decoded(tile)
-            count += fresh
+                return count, reading
+            pixels, seconds = shelf.decoded(tile)
+            if seconds is not None:
+                count, reading = count + 1, reading + seconds
             across, chosen = cut.shape[2], pixels[shelf.modality.bands]
             if cut.dtype == pixels.dtype and cut.shape[-1] * cut.itemsize % 8 == 0:  # the same copy in fewer steps
                 cut, chosen = cut.view(np.uint64), np.ascontiguousarray(chosen).view(np.uint64)

@@ -23,6 +23,7 @@ from cube.opening import Root, Source, read_root, source_of
 from cube.pixels import PixelReader, TileCache, Window
 from cube.selection import Box, as_slice, select_patches
 from cube.store import Store
+from cube.tiles import TileLayout
 
 _DASK_BYTES = 256 << 20
 """Most decoded bytes of one Dask chunk."""
@@ -127,7 +128,8 @@ class CubeBackend(BackendEntrypoint):
         cube = xr.Dataset(pixels, variables, attributes)
         if where is None and bbox is None:
             return cube
-        return _chosen(cube, select_patches(source.value, source.labels, where, bbox, size=source.size))
+        known = source.value, source.labels
+        return _chosen(cube, select_patches(*known, where, bbox, size=source.size, shares=source.shares))
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Leave guessing to xarray's own Zarr engine: this one is asked for by name."""
@@ -136,8 +138,10 @@ class CubeBackend(BackendEntrypoint):
 
 def _plain(root: Root, options: Any, dropped: Any, chosen: bool) -> xr.Dataset:
     """Leave a Zarr group that is no cube to xarray's own engine, unless its codecs could run anything."""
-    for path, item in root.arrays.items():
-        if strange := sorted(set(_codec_names(item["codecs"])) - _READABLE):
+    for path, item in root.listed.items():
+        if item.get("zarr_format") != 3:  # one of format 2 names its codecs elsewhere
+            raise RequestError(f"{root.url}/{path} is of Zarr format {item.get('zarr_format')}, which is not read; expected 3")
+        if strange := sorted(set(_codec_names(item.get("codecs", ()))) - _READABLE):
             raise RequestError(f"{root.url}/{path} needs the codecs {strange}, which are not read")
     if chosen:
         raise RequestError(f"{root.url} is no cube of this package: open it without where, bbox and modalities, then select")
@@ -160,10 +164,14 @@ def _chosen(cube: xr.Dataset, rows: NDArray[np.int64]) -> xr.Dataset:
     return chosen
 
 
-def _codec_names(codecs: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+def _codec_names(codecs: Iterable[Any]) -> Iterable[str]:
+    """Yield the names of codecs and of those inside them."""
     for codec in codecs:
-        yield codec["name"]
-        inner = codec.get("configuration", {})
+        if not isinstance(codec, Mapping):
+            yield str(codec)  # the short form: a name alone
+            continue
+        yield str(codec.get("name"))
+        inner = codec.get("configuration") or {}
         yield from _codec_names([*inner.get("codecs", ()), *inner.get("index_codecs", ())])
 
 
@@ -172,14 +180,20 @@ def _variable(source: Source, spec: ArraySpec, cache_bytes: int) -> xr.Variable:
     if spec.inner is not None:
         reader = source.reader(spec.path, TileCache(cache_bytes) if cache_bytes else None)
         data: Any = indexing.LazilyIndexedArray(_Pixels(reader))
-        patches = max(1, min(reader.layout.slots, _DASK_BYTES // reader.layout.patch_bytes))
-        patches = 1 << (patches.bit_length() - 1)
-        chunks = dict(zip(spec.dimensions, (patches, *spec.shape[1:]), strict=True))
+        chunks = dict(zip(spec.dimensions, (_chunk_patches(reader.layout), *spec.shape[1:]), strict=True))
         return xr.Variable(spec.dimensions, data, attributes, {"preferred_chunks": chunks})
     known = _known_values(source, spec)
     if known is not None:
         return xr.Variable(spec.dimensions, known, attributes)
     return xr.Variable(spec.dimensions, indexing.LazilyIndexedArray(_Labels(source.store, spec)), attributes)
+
+
+def _chunk_patches(layout: TileLayout) -> int:
+    """Return the patches of a Dask chunk: whole shards, or a part of one."""
+    patches = _DASK_BYTES // layout.patch_bytes
+    if patches >= layout.slots:
+        return patches // layout.slots * layout.slots
+    return 1 << (max(1, patches).bit_length() - 1)
 
 
 def _known_values(source: Source, spec: ArraySpec) -> NDArray[Any] | None:

@@ -1,4 +1,4 @@
-"""Cube, recipe, report and template → a static STAC catalog beside the cube: a collection and one item per scene.
+"""Cube, recipe, report, survey and template → a static STAC catalog beside the cube: a collection and one item per scene.
 
 All links are relative, so the folders ``X.zarr`` and ``X.stac`` can be moved together.
 """
@@ -6,36 +6,51 @@ All links are relative, so the folders ``X.zarr`` and ``X.stac`` can be moved to
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+import struct
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cube.arrays import read_spec
+from cube.arrays import ArraySpec, read_spec
 from cube.collection import (
     STAC_VERSION,
     Document,
+    band_name,
     derive,
+    file_facts,
     make_collection,
     read_template,
+    root_asset,
+    statistics,
     store_link,
+    table_asset,
     with_extensions,
     zarr_asset,
 )
+from cube.datasheet import PAGE, datasheet
 from cube.errors import RequestError, StorageError, UntrustedError
-from cube.footprints import Box, footprint, rectangle
+from cube.footprints import Box, Outline, footprint, outline, rectangle
 from cube.labels import read_array
+from cube.patch_shares import TABLE
+from cube.patch_table import WANTED, parquet, patch_table
 from cube.recipe import Recipe
 from cube.report import Report
+from cube.survey import Survey
 from cube.target import Target
 from cube.verification import read_root
 
+CATALOG = "catalog.json"
 COLLECTION = "collection.json"
 _ITEMS = "items"
+_OVERVIEWS = "overviews"
+_VERSION = 16
+"""Digits of the pixels' digest that are the collection's version: equal versions hold equal pixels."""
 _COUNTS = ("nan_count", "zero_count", "saturated_count")
-_NEEDED = ("season", "scene", "split", "epsg", "transform", "present", *_COUNTS)
 
 Labels = dict[str, NDArray[Any]]
 
@@ -45,7 +60,9 @@ class Catalog:
     """A whole catalog: equal cubes, recipes and reports give equal catalogs, to the byte."""
 
     documents: Mapping[str, Document]
-    """Path relative to the catalog → document: the items in the order of the cube's scenes, the collection last."""
+    """Path relative to the catalog → document: items in the order of the cube's scenes, the collection, the root catalog."""
+    files: Mapping[str, bytes]
+    """Path relative to the catalog → anything that is no STAC document."""
 
     @property
     def collection(self) -> Document:
@@ -55,43 +72,86 @@ class Catalog:
     @property
     def items(self) -> dict[str, Document]:
         """The items by path."""
-        return {path: document for path, document in self.documents.items() if path != COLLECTION}
+        return {path: document for path, document in self.documents.items() if path.startswith(f"{_ITEMS}/")}
 
-    def files(self) -> Iterator[tuple[str, bytes]]:
-        """Yield path and bytes of every file, the collection last."""
+    def contents(self) -> Iterator[tuple[str, bytes]]:
+        """Yield path and bytes of every file: those that others name first, the root catalog last."""
+        yield from self.files.items()
         for path, document in self.documents.items():
             yield path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False).encode()
 
 
-def describe(target: Target, recipe: Recipe, report: Report) -> Catalog:
+def describe(target: Target, recipe: Recipe, report: Report, survey: Survey, *, rejected: Iterable[str] = ()) -> Catalog:
     """Describe a finished cube; reads its labels and no pixel.
 
-    Raises ``RequestError`` if there is no cube or it is not of this recipe, ``CorruptError`` if its labels are damaged.
+    ``rejected`` gives the reason of every file and patch that a build left out. Raises ``RequestError`` if there is no cube
+    or it is not of this recipe, ``CorruptError`` if its labels are damaged.
     """
-    _, root = read_root(target)
+    data, root = read_root(target)
     facts = root["attributes"]["cube"]
     _check_recipe(target, recipe, facts)
     listed = root["consolidated_metadata"]["metadata"]
     specs = [read_spec(path, document) for path, document in listed.items() if document["node_type"] == "array"]
-    labels = {spec.path: read_array(target.cube, spec) for spec in specs if spec.path in _NEEDED}
+    labels = {spec.path: read_array(target.cube, spec) for spec in specs if spec.path in WANTED}
     cube = target.cube.url.rpartition("/")[2]
+    digest = f"{facts['certificate']['hash']}:{facts['certificate']['pixels']}"
+    table = parquet(patch_table(recipe, labels, survey.patch_classes, href=f"../{cube}", digest=digest))
+    files = {**_pictures(survey), TABLE: table}
     items = {
-        f"{_ITEMS}/{season}-{scene}.json": _item(recipe, (season, scene), labels, rows, href=f"../../{cube}")
+        f"{_ITEMS}/{season}-{scene}.json": _item(recipe, (season, scene), labels, rows, survey, href=f"../../{cube}")
         for season, scene, rows in _scenes(recipe, labels)
     }
     own = {
         "patchcube:recipe": recipe.name,
         "patchcube:format": facts["format"],
         "patchcube:patches": len(labels["scene"]),
-        "patchcube:pixels_digest": f"{facts['certificate']['hash']}:{facts['certificate']['pixels']}",
+        "patchcube:pixels_digest": digest,
         "patchcube:checks": [check.name for check in report.checks],
+        "patchcube:classes": survey.whole.classes,
+        "patchcube:raw_bytes": _raw_bytes(specs, recipe, labels["present"]),
+        "patchcube:stored_bytes": report.stored_bytes,
+        "patchcube:tiles": {name: {"used": used, "stored": stored} for name, (used, stored) in survey.tiles.items()},
+        "patchcube:rejected": dict(sorted(Counter(rejected).items())),
+        "version": facts["certificate"]["pixels"][:_VERSION],
     }
-    derived = derive(recipe, specs, items, href=f"../{cube}") | own
-    return Catalog(documents={**items, COLLECTION: make_collection(read_template(recipe.catalog), derived)})
+    derived = derive(recipe, specs, items, survey.whole, href=f"../{cube}") | own
+    derived["assets"] |= {"zarr-root": root_asset(f"../{cube}", data), "items": table_asset(f"./{TABLE}", table)}
+    collection = make_collection(read_template(recipe.catalog), derived)
+    files |= datasheet(collection, items)
+    return Catalog(documents={**items, COLLECTION: collection, CATALOG: _root(collection)}, files=files)
+
+
+def _root(collection: Document) -> Document:
+    """Return the root catalog, which has one child."""
+    return {
+        "type": "Catalog",
+        "stac_version": STAC_VERSION,
+        "id": f"{collection['id']}-catalog",
+        "title": collection["title"],
+        "description": f"A data cube made of patch files: {collection['title']}",
+        "links": [
+            {"rel": "root", "href": f"./{CATALOG}", "type": "application/json"},
+            {"rel": "child", "href": f"./{COLLECTION}", "type": "application/json", "title": collection["title"]},
+        ],
+    }
+
+
+def _pictures(survey: Survey) -> dict[str, bytes]:
+    return {
+        f"{_OVERVIEWS}/{season}-{scene}-{name}.png": picture
+        for (season, scene), pictures in survey.overviews.items()
+        for name, picture in pictures.items()
+    }
+
+
+def _raw_bytes(specs: Iterable[ArraySpec], recipe: Recipe, present: NDArray[np.bool_]) -> int:
+    """Return the decoded bytes of all images that are there."""
+    image = {spec.path: math.prod(spec.shape[1:]) * np.dtype(spec.dtype).itemsize for spec in specs}
+    return sum(image[name] * int(count) for name, count in zip(recipe.modalities, present.sum(axis=0), strict=True))
 
 
 def publish(catalog: Catalog, target: Target, report: Report) -> str:
-    """Write a catalog, items first and the collection last, then remove items of scenes it no longer has; return its URL.
+    """Write a catalog, what others name first, then remove what belongs to scenes it no longer has; return its URL.
 
     Raises ``UntrustedError``, with nothing written, unless the report is of this cube and passed; ``StorageError`` if
     writing fails.
@@ -103,9 +163,10 @@ def publish(catalog: Catalog, target: Target, report: Report) -> str:
         found = f"{len(report.findings):,} findings, the first: {first.check}: {first.where}: {first.what}"
         raise UntrustedError(f"{target.url} is not published: it did not pass its verification ({found})")
     try:
-        for path, data in catalog.files():
+        for path, data in catalog.contents():
             target.stac.write(path, data)
-        stale = {entry.key for entry in target.stac.list(_ITEMS)} - catalog.documents.keys()
+        kept = catalog.documents.keys() | catalog.files.keys()
+        stale = {entry.key for folder in (_ITEMS, _OVERVIEWS) for entry in target.stac.list(folder)} - kept
         for path in sorted(stale):
             target.stac.remove(path)
     except OSError as error:
@@ -114,9 +175,10 @@ def publish(catalog: Catalog, target: Target, report: Report) -> str:
 
 
 def retract(target: Target) -> None:
-    """Take an earlier catalog's collection away: the cube beside it is not trusted any more."""
-    if target.stac.exists(COLLECTION):
-        target.stac.remove(COLLECTION)
+    """Take an earlier catalog's root, collection and page away: the cube beside it is not trusted any more."""
+    for path in (CATALOG, COLLECTION, PAGE):
+        if target.stac.exists(path):
+            target.stac.remove(path)
 
 
 def _check_recipe(target: Target, recipe: Recipe, facts: Mapping[str, Any]) -> None:
@@ -135,11 +197,13 @@ def _scenes(recipe: Recipe, labels: Labels) -> Iterator[tuple[str, int, NDArray[
             yield season, int(scene), np.flatnonzero(of_season & (labels["scene"] == scene))
 
 
-def _item(recipe: Recipe, key: tuple[str, int], labels: Labels, rows: NDArray[np.intp], *, href: str) -> Document:
+def _item(
+    recipe: Recipe, key: tuple[str, int], labels: Labels, rows: NDArray[np.intp], survey: Survey, *, href: str
+) -> Document:
     season, scene = key
     chosen = {name: values[rows] for name, values in labels.items()}
     rectangles = _rectangles(recipe, chosen)
-    place = footprint(rectangles)
+    place = footprint(rectangles, _outlines(recipe, chosen) if survey.grounded[key] else None)
     properties = {
         "title": f"{recipe.title} {season} {scene}",
         "datetime": None,
@@ -150,7 +214,15 @@ def _item(recipe: Recipe, key: tuple[str, int], labels: Labels, rows: NDArray[np
         "patchcube:scene": scene,
         **({"patchcube:split": str(chosen["split"][0])} if "split" in chosen else {}),
         **_counts(recipe, chosen),
+        "patchcube:counted": "ground" if survey.grounded[key] else "stored tiles",
+        "patchcube:classes": survey.scenes[key].classes,
+        **_by_class(recipe, survey, rows),
     }
+    bands = [
+        {"name": band_name(name, band.name), **statistics(found)}
+        for name, modality in recipe.modalities.items()
+        for band, found in zip(modality.bands, survey.scenes[key].bands[name], strict=True)
+    ]
     return with_extensions(
         {
             "type": "Feature",
@@ -160,24 +232,65 @@ def _item(recipe: Recipe, key: tuple[str, int], labels: Labels, rows: NDArray[np
             "geometry": place.geometry if place else None,
             **({"bbox": list(place.bbox)} if place else {}),
             "properties": properties,
-            "links": [*(_up(relation) for relation in ("root", "parent", "collection")), store_link(href)],
-            "assets": {"zarr": zarr_asset(href)},
+            "links": [*_up(), store_link(href)],
+            "assets": {"zarr": zarr_asset(href) | {"bands": bands}, **_overview_assets(recipe, key, survey)},
             "collection": recipe.name,
         }
     )
 
 
-def _up(relation: str) -> Document:
-    return {"rel": relation, "href": f"../{COLLECTION}", "type": "application/json"}
+def _up() -> Iterator[Document]:
+    for relation, path in (("root", CATALOG), ("parent", COLLECTION), ("collection", COLLECTION)):
+        yield {"rel": relation, "href": f"../{path}", "type": "application/json"}
+
+
+def _by_class(recipe: Recipe, survey: Survey, rows: NDArray[np.intp]) -> Document:
+    """Return how many patches each class of the first legend covers more of than any other class."""
+    if not survey.patch_classes:
+        return {}
+    legend, (codes, shares) = next(iter(survey.patch_classes.items()))
+    of_scene = shares[rows]
+    told = of_scene[np.nan_to_num(of_scene).any(axis=1)]
+    names = {item.value: item.name for item in recipe.legends[legend]}
+    counts = np.bincount(told.argmax(axis=1), minlength=len(codes))
+    return {"patchcube:patches_by_class": {names[code]: int(n) for code, n in zip(codes, counts, strict=True) if n}}
+
+
+def _overview_assets(recipe: Recipe, key: tuple[str, int], survey: Survey) -> Document:
+    """Return the overviews of a scene; the first in colours, or else the first, is its thumbnail too."""
+    assets, what = {}, "Map" if survey.drawn[key] else "Patches side by side"
+    for name, picture in survey.overviews[key].items():
+        width, height = struct.unpack(">II", picture[16:24])
+        assets[f"overview-{name}"] = {
+            "href": f"../{_OVERVIEWS}/{key[0]}-{key[1]}-{name}.png",
+            "type": "image/png",
+            "title": f"{what}, 1/{survey.reduction}: {recipe.modalities[name].title}",
+            "roles": ["overview"],
+            "proj:shape": [height, width],
+            **file_facts(picture),
+        }
+    colored = (name for name, modality in recipe.modalities.items() if any(b.common_name == "red" for b in modality.bands))
+    first = next(colored, next(iter(recipe.modalities)))
+    return {**assets, "thumbnail": {**assets[f"overview-{first}"], "roles": ["thumbnail"]}}
 
 
 def _rectangles(recipe: Recipe, labels: Labels) -> dict[int, Box]:
     """Return, for each CRS of a scene, the rectangle around its patches; patches without any image have no place."""
     if "epsg" not in labels:
         return {}
+    return {code: rectangle(transforms, recipe.patch.size) for code, transforms in _placed(labels)}
+
+
+def _outlines(recipe: Recipe, labels: Labels) -> dict[int, Outline]:
+    """Return what the patches of a scene cover; they lie on one grid."""
+    return {code: outline(transforms, recipe.patch.size, recipe.layout.tile) for code, transforms in _placed(labels)}
+
+
+def _placed(labels: Labels) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Yield each CRS of a scene and the transforms of the patches that lie in it and have an image."""
     placed = labels["present"].any(axis=1) & np.isfinite(labels["transform"]).all(axis=1)
-    codes = np.unique(labels["epsg"][placed & (labels["epsg"] > 0)])
-    return {int(code): rectangle(labels["transform"][placed & (labels["epsg"] == code)], recipe.patch.size) for code in codes}
+    for code in np.unique(labels["epsg"][placed & (labels["epsg"] > 0)]).tolist():
+        yield code, labels["transform"][placed & (labels["epsg"] == code)]
 
 
 def _projection(rectangles: Mapping[int, Box]) -> Document:

@@ -6,45 +6,67 @@ import errno
 import json
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import click
 import xarray as xr
 from dask.system import CPU_COUNT
+from distributed import Client
 
 from cube import __version__
 from cube.bundled import folder, recipe_names
-from cube.clusters import open_cluster
+from cube.catalog_check import check_catalog, recipe_of
+from cube.clusters import lanes, open_cluster
+from cube.config import Config
+from cube.dashboard import observed
 from cube.demo import make_demo, true_color
 from cube.errors import CorruptError, CubeError, RequestError, TargetError
 from cube.info import describe_cube, info_text
+from cube.patch_items import FORMATS, item_to_read, patch_text, rendered, rows_of
 from cube.pipeline import SAMPLE, Built, Choice, build, estimate_build, plan_build
+from cube.preparation import claimed
 from cube.printing import built_text, estimate_document, plan_text, report_text
-from cube.progress import Meter
+from cube.progress import Meter, counted, size
 from cube.recipe import Recipe, read_recipe, with_profile
+from cube.search import SUMMARY, box_of, cube_url, find_patch, search
+from cube.storage_commands import CONFIG, clean, copy
 from cube.store import is_local
+from cube.survey import Surveyor
 from cube.target import Target, target_of
 from cube.verification import read_root, verify_cube
-from cube.writer import prepare
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 _SOURCE = click.option("--source", required=True, metavar="S", help="Folder or s3:// prefix of the patch files.")
 _SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Use the Dask cluster at this address (tcp://…).")
+_DASHBOARD = click.option("--dashboard", is_flag=True, help="Print the link to Dask's dashboard.")
+_PERFORMANCE = click.option(
+    "--performance-report", type=click.Path(dir_okay=False), metavar="FILE", help="Keep Dask's performance report (HTML)."
+)
 _WORKERS = click.option("--workers", type=click.IntRange(0), default=CPU_COUNT, show_default="cores", help="Local processes.")
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _PROFILE = click.option("--profile", metavar="NAME", help="Codec profile of the recipe, such as fast.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Where a build runs, and how much it measures beforehand."""
+    """Where a build runs, how it reaches its stores, and how much it measures beforehand."""
 
     scheduler: str | None
     workers: int
     sample: int
     replace: bool = False
+    config: Config = field(default_factory=Config)
+    dashboard: bool = False
+    performance_report: str | None = None
+
+    @property
+    def watched(self) -> bool:
+        """Tell whether the Dask cluster is to be seen at work."""
+        return self.dashboard or self.performance_report is not None
 
 
 def _chosen(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -90,6 +112,10 @@ def main() -> None:
     """
 
 
+main.add_command(copy)
+main.add_command(clean)
+
+
 @main.command()
 @click.argument("name", required=False)
 @_JSON
@@ -111,13 +137,15 @@ def recipes(name: str | None, as_json: bool) -> None:
 @_PROFILE
 @click.option("--sample", type=click.IntRange(0), default=0, metavar="N", help="Read N patches and measure on them.")
 @_WORKERS
+@CONFIG
 @_JSON
-def plan(recipe: str, source: str, profile: str | None, sample: int, workers: int, as_json: bool, **choice: Any) -> None:
+def plan(recipe: str, source: str, profile: str | None, as_json: bool, **options: Any) -> None:
     """Say what a build would do and take.
 
     Writes nothing; with --sample, it measures on so many of the files.
     """
-    planned = plan_build(_recipe(recipe, profile), source, Choice(**choice))
+    sample, workers, config = (options.pop(name) for name in ("sample", "workers", "config"))
+    planned = plan_build(_recipe(recipe, profile), source, Choice(**options), config.options(source))
     expected = estimate_build(planned, None, sample=sample, workers=workers)
     _print(estimate_document(planned, expected) if as_json else plan_text(planned, expected), as_json)
 
@@ -129,7 +157,10 @@ def plan(recipe: str, source: str, profile: str | None, sample: int, workers: in
 @_chosen
 @_PROFILE
 @_SCHEDULER
+@CONFIG
 @_WORKERS
+@_DASHBOARD
+@_PERFORMANCE
 @click.option("--sample", type=click.IntRange(0), default=SAMPLE, show_default=True, help="Patches to predict from.")
 @click.option("--replace", is_flag=True, help="Throw away what an unfinished build with other options has written.")
 @_JSON
@@ -138,7 +169,7 @@ def build_command(recipe: str, source: str, to: str, profile: str | None, as_jso
 
     Killed or interrupted, the same command goes on from there.
     """
-    machine = Machine(**{name: options.pop(name) for name in ("scheduler", "workers", "sample", "replace")})
+    machine = Machine(**{item.name: options.pop(item.name) for item in fields(Machine)})
     built = run_build(_recipe(recipe, profile), source, to, Choice(**options), machine, quiet=as_json)
     _print(built.document() if as_json else built_text(built, to), as_json)
     sys.exit(0 if built.report.passed else 1)
@@ -146,17 +177,32 @@ def build_command(recipe: str, source: str, to: str, profile: str | None, as_jso
 
 def run_build(recipe: Recipe, source: str, to: str, choice: Choice, machine: Machine, *, quiet: bool = False) -> Built:
     """Plan and build; unless quiet, show the plan before."""
-    target, workers = target_of(to), machine.workers
-    planned = plan_build(recipe, source, choice)
+    target, workers = target_of(to, options=machine.config.options(to)), machine.workers
+    planned = plan_build(recipe, source, choice, machine.config.options(source))
     _refuse_inside(source, to)
     if not quiet:
         click.echo(plan_text(planned, None), err=True)
-    with target.storing():
-        prepare(planned, target, replace=machine.replace)
-    with open_cluster(scheduler=machine.scheduler, workers=min(workers, planned.tasks)) as client:
-        lanes = sum(client.nthreads().values()) if client else 1
-        expected = estimate_build(planned, client, sample=machine.sample, workers=lanes, to=to)
+    with (
+        claimed(planned, target, replace=machine.replace),
+        _watched_cluster(machine, min(workers, planned.tasks)) as client,
+    ):
+        expected = estimate_build(planned, client, sample=machine.sample, workers=lanes(client), to=to)
         return build(planned, target, client, estimated=expected, watcher=Meter())
+
+
+@contextmanager
+def _watched_cluster(machine: Machine, workers: int) -> Iterator[Client | None]:
+    """Give a client of the cluster a command asks for, or None, and show of its work what was asked for."""
+    profile = machine.config.cluster
+    with (
+        open_cluster(scheduler=machine.scheduler, workers=workers, profile=profile, dashboard=machine.watched) as client,
+        observed(client, link=machine.dashboard, report=machine.performance_report, say=_tell),
+    ):
+        yield client
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _refuse_inside(source: str, to: str) -> None:
@@ -167,28 +213,79 @@ def _refuse_inside(source: str, to: str) -> None:
 @main.command()
 @click.argument("target", metavar="T")
 @click.option("--source", metavar="S", help="Compare with the source files too.")
+@click.option("--catalog", is_flag=True, help="Check the STAC catalog too: links, core schema, agreement with the cube.")
+@click.option("--schemas", type=_FOLDER, metavar="DIR", help="Check extensions by these schemas, laid out as host/path.")
 @_SCHEDULER
+@CONFIG
 @_WORKERS
+@_DASHBOARD
+@_PERFORMANCE
 @_JSON
-def verify(target: str, source: str | None, scheduler: str | None, workers: int, as_json: bool) -> None:
+def verify(target: str, source: str | None, as_json: bool, **options: Any) -> None:
     """Check every object and every pixel of a cube.
 
-    From the store alone, or against its source files too.
+    From the store alone, or against its source files too. Nothing is fetched from the web.
     """
-    where = target_of(target)
-    with open_cluster(scheduler=scheduler, workers=_verify_workers(where, workers)) as client:
-        report = verify_cube(where, client, source=source, watcher=Meter())
+    schemas, catalog = options.pop("schemas"), options.pop("catalog")
+    if schemas is not None and not catalog:
+        raise RequestError("--schemas goes with --catalog")
+    machine = Machine(**options, sample=0)
+    where = target_of(target, options=machine.config.options(target))
+    recipe = recipe_of(where) if catalog else None
+    surveyor = Surveyor(recipe) if recipe else None
+    with _watched_cluster(machine, _verify_workers(where, machine)) as client:
+        reached = machine.config.options(source or "")
+        report = verify_cube(where, client, source=source, source_options=reached, watcher=Meter(), surveyor=surveyor)
+    if recipe and surveyor:
+        report = check_catalog(where, recipe, report, surveyor.survey() if report.passed else None, schemas)
     _print(report.document() if as_json else report_text(report), as_json)
     sys.exit(0 if report.passed else 1)
 
 
 @main.command()
 @click.argument("target", metavar="T")
+@click.option("--patch", metavar="ID", help="Of this patch alone; with --json its STAC item.")
+@CONFIG
 @_JSON
-def info(target: str, as_json: bool) -> None:
+def info(target: str, patch: str | None, config: Config, as_json: bool) -> None:
     """Say in words what a cube holds."""
-    facts = describe_cube(target_of(target))
+    where = target_of(target, options=config.options(target))
+    if patch is not None:
+        item = item_to_read(find_patch(where, patch).table, where)
+        _print(item if as_json else patch_text(item), as_json)
+        return
+    facts = describe_cube(where)
     _print(facts if as_json else info_text(facts), as_json)
+
+
+@main.command(name="search")
+@click.argument("target", metavar="T")
+@click.option("--where", metavar="FILTER", help='Such as "season=summer and class:Urban>0.3 and split=train".')
+@click.option("--bbox", metavar="W,S,E,N", help="Only patches that meet this box, in degrees; W > E crosses 180°.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="ids", show_default=True, help="What to give back.")
+@click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help="Write there instead of printing.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N patches.")
+@_JSON
+def search_command(target: str, where: str | None, bbox: str | None, form: str, as_json: bool, **rest: Any) -> None:
+    """Find patches by labels, classes and place.
+
+    Reads the table in the catalog, and only what it needs of it. T is a cube, its catalog's folder or its collection.
+    """
+    cube, out = target_of(cube_url(target)), rest["out"]
+    if form == "parquet" and out is None:
+        raise RequestError("--format parquet needs --out FILE")
+    columns = {"ids": ("id",), "table": SUMMARY}.get(form)
+    found = search(cube, where, box_of(bbox) if bbox is not None else None, columns=columns, limit=rest["limit"])
+    if out is not None:
+        Path(out).write_bytes(rendered(found.table, cube, form))
+    if as_json:
+        facts = {"patches": found.patches, "requests": found.requests, "bytes_read": found.bytes_read}
+        _print(facts | ({"out": out} if out is not None else {"found": rows_of(found.table, cube, form)}), as_json)
+        return
+    read = f"{size(found.bytes_read)} read in {counted(found.requests, 'request')}"
+    click.echo(f"{counted(found.patches, 'patch')} chosen; {read}", err=True)
+    if out is None:
+        click.echo(rendered(found.table, cube, form), nl=False)
 
 
 @main.command()
@@ -229,15 +326,15 @@ def _recipe(name: str, profile: str | None) -> Recipe:
     return with_profile(recipe, profile) if profile else recipe
 
 
-def _verify_workers(target: Target, workers: int) -> int:
-    """One batch needs no cluster, a damaged root none either; more never need more workers than batches."""
+def _verify_workers(target: Target, machine: Machine) -> int:
+    """One batch needs no cluster unless one is to be seen, a damaged root none either; no more workers than batches."""
     try:
         _, document = read_root(target)
     except CorruptError:
         return 0
     header = document["consolidated_metadata"]["metadata"]["originals/header"]
     batches = -(-header["shape"][0] // header["chunk_grid"]["configuration"]["chunk_shape"][0])
-    return 0 if batches == 1 else min(workers, batches)
+    return 0 if batches == 1 and not machine.watched else min(machine.workers, batches)
 
 
 def _print(value: Any, as_json: bool) -> None:

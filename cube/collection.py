@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from cube.layout import ORIGINALS, class_word
 from cube.recipe import Recipe
 from cube.recipe_file import nearest
 from cube.recipe_sections import Band, Modality
+from cube.survey import BandStatistics, Summary
+from cube.target import ROOT
 
 Document = dict[str, Any]
 
@@ -29,9 +32,11 @@ _EXTENSIONS = {
     "classification": "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
     "cube": "https://stac-extensions.github.io/datacube/v2.3.0/schema.json",
     "eo": "https://stac-extensions.github.io/eo/v2.0.0/schema.json",
+    "file": "https://stac-extensions.github.io/file/v2.1.0/schema.json",
     "proj": "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
     "raster": "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
     "sci": "https://stac-extensions.github.io/scientific/v1.0.0/schema.json",
+    "version": "https://stac-extensions.github.io/version/v1.2.0/schema.json",
     "xarray": "https://stac-extensions.github.io/xarray-assets/v1.0.0/schema.json",
     "zarr": "https://stac-extensions.github.io/zarr/v1.1.0/schema.json",
 }
@@ -55,8 +60,8 @@ def read_template(name: str) -> Document:
 
 
 def with_extensions(document: Mapping[str, Any]) -> Document:
-    """Return a document that names the extension of every prefixed field it has, and no other."""
-    prefixes = set(_prefixes(document))
+    """Return a document that names the extension of every prefixed field it has and of its version, and no other."""
+    prefixes = {*_prefixes(document), *(document.keys() & {"version"})}
     return {**document, "stac_extensions": [url for prefix, url in _EXTENSIONS.items() if prefix in prefixes]}
 
 
@@ -83,6 +88,33 @@ def zarr_asset(href: str) -> Document:
     }
 
 
+def root_asset(href: str, data: bytes) -> Document:
+    """Return the asset that is the cube's root document: its checksum vouches for everything below it."""
+    return {
+        "href": f"{href}/{ROOT}",
+        "type": "application/json",
+        "title": "Root metadata of the cube, which vouch for everything in it",
+        "roles": ["metadata"],
+        **file_facts(data),
+    }
+
+
+def table_asset(href: str, data: bytes) -> Document:
+    """Return the asset that is the table of all patches, one item per row."""
+    return {
+        "href": href,
+        "type": "application/vnd.apache.parquet",
+        "title": "One row per patch (stac-geoparquet)",
+        "roles": ["collection-mirror"],
+        **file_facts(data),
+    }
+
+
+def file_facts(data: bytes) -> Document:
+    """Return size and checksum of a file, the latter as a multihash of SHA-256."""
+    return {"file:size": len(data), "file:checksum": f"1220{sha256(data).hexdigest()}"}
+
+
 def store_link(href: str) -> Document:
     """Return the link that names the one store all Zarr assets lie in."""
     return {"rel": "store", "href": href, "type": ZARR_TYPE}
@@ -93,12 +125,14 @@ def make_collection(template: Document, derived: Document) -> Document:
     assert not template.keys() & derived.keys()
     head = {key: derived[key] for key in ("type", "stac_version", "id")}
     cited = [{"rel": "cite-as", "href": f"https://doi.org/{template['sci:doi']}"}] if "sci:doi" in template else []
-    links = {"links": [*derived["links"], *cited]}
+    spdx = f"https://spdx.org/licenses/{template['license']}.html"
+    licensed = [{"rel": "license", "href": spdx, "type": "text/html"}] if template["license"] != "other" else []
+    links = {"links": [*derived["links"], *cited, *licensed]}
     return with_extensions({**head, "stac_extensions": [], **template, **derived, **links})
 
 
-def derive(recipe: Recipe, specs: Iterable[ArraySpec], items: Mapping[str, Document], *, href: str) -> Document:
-    """Return everything in a collection that follows from recipe, arrays and items; ``href`` leads to the cube."""
+def derive(recipe: Recipe, specs: Iterable[ArraySpec], items: Mapping[str, Document], whole: Summary, *, href: str) -> Document:
+    """Return everything in a collection that follows from recipe, arrays, items and survey; ``href`` leads to the cube."""
     boxes = [tuple(item["bbox"]) for item in items.values() if "bbox" in item]
     bbox = list(around(boxes)) if boxes else None
     listed = [spec for spec in specs if not spec.path.startswith(f"{ORIGINALS}/")]
@@ -113,11 +147,12 @@ def derive(recipe: Recipe, specs: Iterable[ArraySpec], items: Mapping[str, Docum
         "cube:dimensions": _dimensions(recipe, listed, bbox),
         "cube:variables": {spec.path: _variable(spec, data=spec.path in recipe.modalities) for spec in listed},
         "links": [
-            {"rel": "root", "href": "./collection.json", "type": "application/json"},
+            *({"rel": relation, "href": "./catalog.json", "type": "application/json"} for relation in ("root", "parent")),
+            {"rel": "alternate", "href": "./index.html", "type": "text/html", "title": "Datasheet"},
             store_link(href),
             *(_item_link(path, item) for path, item in items.items()),
         ],
-        "assets": {"zarr": zarr_asset(href) | {"bands": _bands(recipe)}, "zarr-xarray": _xarray_asset(href)},
+        "assets": {"zarr": zarr_asset(href) | {"bands": _bands(recipe, whole)}, "zarr-xarray": _xarray_asset(href)},
     }
 
 
@@ -167,12 +202,31 @@ def _variable(spec: ArraySpec, *, data: bool) -> Document:
     )
 
 
-def _bands(recipe: Recipe) -> list[Document]:
+def band_name(modality: str, band: str) -> str:
+    """Return a band's name as variable[dimension=label]."""
+    return f"{modality}[{modality}_band={band}]"
+
+
+def _bands(recipe: Recipe, whole: Summary) -> list[Document]:
     return [
-        _band(recipe, f"{name}[{name}_band={band.name}]", modality, band)
+        _band(recipe, band_name(name, band.name), modality, band) | statistics(found) | _histogram(modality, band, found)
         for name, modality in recipe.modalities.items()
-        for band in modality.bands
+        for band, found in zip(modality.bands, whole.bands[name], strict=True)
     ]
+
+
+def statistics(found: BandStatistics) -> Document:
+    """Return the statistics of a band, if any of its pixels is a number."""
+    names = ("minimum", "maximum", "mean", "stddev", "count")
+    return {"statistics": {name: getattr(found, name) for name in names}} if found.count else {}
+
+
+def _histogram(modality: Modality, band: Band, found: BandStatistics) -> Document:
+    """Return the histogram of a band, unless it holds classes."""
+    if band.legend or not found.count:
+        return {}
+    lower, upper = modality.histogram_range
+    return {"patchcube:histogram": {"lower": lower, "upper": upper, "counts": list(found.histogram)}}
 
 
 def _band(recipe: Recipe, name: str, modality: Modality, band: Band) -> Document:

@@ -5,6 +5,7 @@
     CubeError
     ├── RequestError (ValueError)      the request was wrong: mend it and ask again; exit code 2
     │   ├── RecipeError                the recipe file says something impossible
+    │   ├── ConfigError                the file of ``--config`` says something impossible
     │   ├── FilterError                a ``--where`` expression cannot be read
     │   └── TargetError                the target exists, cannot be written, or holds something else
     └── WorkError (RuntimeError)       the request was right, the work says no; exit code 1
@@ -28,6 +29,10 @@ class RequestError(CubeError, ValueError):
 
 class RecipeError(RequestError):
     """A recipe says something unknown or impossible; the message names file and line."""
+
+
+class ConfigError(RequestError):
+    """A config file cannot be read, or says something unknown; the message never quotes a value."""
 
 
 class FilterError(RequestError):

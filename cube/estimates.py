@@ -139,7 +139,7 @@ def sample_tasks(plan: Plan, patches: int) -> Iterable[Task]:
     everything = patches >= plan.patches
     runs = plan.tasks if everything else min(plan.tasks, max(1, patches // _RUN))
     length = plan.patches if everything else max(2, patches // runs)
-    source = open_store(plan.inventory.source)
+    source = open_store(plan.inventory.source, options=plan.inventory.options)
     for number in range(runs):
         batch = plan.batch(number * plan.tasks // runs)
         yield f"sample-{plan.digest}-{number}-{patches}", (plan.job, batch.head(length), source)

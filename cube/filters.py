@@ -1,4 +1,4 @@
-"""The small grammar of ``--where``: ``season=summer,fall and split=train and scene<=40``. Parsed, never evaluated."""
+"""The small grammar of ``--where``: ``season=summer,fall and split=train and class:Urban>0.3``. Parsed, never evaluated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from cube.errors import FilterError
 
-_CLAUSE = re.compile(r"\s*(?P<field>[A-Za-z_]\w*)\s*(?P<operator><=|>=|!=|=|<|>)\s*(?P<value>[^=<>!]+?)\s*")
+CLASS = "class:"
+"""Begins the field that is a class's share of a patch's pixels, and the column it is kept in: ``class:LEGEND:word``."""
+_CLAUSE = re.compile(r"\s*(?P<field>class:\w+(?::\w+)?|[A-Za-z_]\w*)\s*(?P<operator><=|>=|!=|=|<|>)\s*(?P<value>[^=<>!]+?)\s*")
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -59,9 +61,19 @@ def select(text: str, fields: Mapping[str, Array]) -> NDArray[np.bool_]:
     """
     clauses = parse(text)
     check_fields(clauses, fields)
-    rows = np.ones(len(next(iter(fields.values()))), bool)
+    return matching(clauses, fields, {}, len(next(iter(fields.values()))))
+
+
+def matching(
+    clauses: Iterable[Clause], fields: Mapping[str, Array], known: Mapping[str, Iterable[str]], count: int
+) -> NDArray[np.bool_]:
+    """Return which of ``count`` rows pass all comparisons.
+
+    ``known`` gives the values of texts, for fields of which only a part of all rows is there. Raises what :func:`select` does.
+    """
+    rows = np.ones(count, bool)
     for clause in clauses:
-        rows &= _matches(clause, fields[clause.field])
+        rows &= _matches(clause, fields[clause.field], known.get(clause.field))
     return rows
 
 
@@ -73,14 +85,36 @@ def check_fields(clauses: Iterable[Clause], known: Iterable[str]) -> None:
             raise FilterError(f"unknown field {clause.field!r}{_hint(clause.field, names)}")
 
 
-def _matches(clause: Clause, column: Array) -> NDArray[np.bool_]:
+def class_column(field: str, columns: Iterable[str]) -> str:
+    """Return the column that a field such as ``class:Urban`` or ``class:IGBP:Urban`` means.
+
+    ``columns`` are named ``class:LEGEND:word``, legend after legend. The name is a word or its beginning, in capitals or not.
+    The first legend that has it counts. Raises ``FilterError`` if none has it, or one has several that begin so.
+    """
+    *legend, name = field.removeprefix(CLASS).lower().split(":")
+    columns, legends = list(columns), dict[str, dict[str, str]]()
+    for column in columns:
+        _, title, word = column.split(":")
+        if not legend or title.lower() == legend[0]:
+            legends.setdefault(title, {})[word] = column
+    for of_legend in legends.values():
+        found = [word for word in of_legend if word == name] or [word for word in of_legend if word.startswith(name)]
+        if len(found) == 1:
+            return of_legend[found[0]]
+        if found:
+            raise FilterError(f"{field!r} may be {', '.join(of_legend[word] for word in found)}: write more of it")
+    words = [f"{CLASS}{word}" for found in legends.values() for word in found] or columns
+    raise FilterError(f"no class is {field!r}{_hint(CLASS + name, words)}" if words else f"{field!r}: this cube has no classes")
+
+
+def _matches(clause: Clause, column: Array, known: Iterable[str] | None) -> NDArray[np.bool_]:
     if column.dtype.kind in "OU":
         if clause.operator in _OPERATORS:
             raise FilterError(f"{clause.field} is a text: only = and != compare it")
-        known = np.unique(column.astype(str))
+        words = np.unique(column.astype(str)) if known is None else np.unique(list(known))
         for value in clause.values:
-            if value not in known:
-                raise FilterError(f"no {clause.field} is {value!r}{_hint(value, known.tolist()[:20])}")
+            if value not in words:
+                raise FilterError(f"no {clause.field} is {value!r}{_hint(value, words.tolist()[:20])}")
         found = np.isin(column.astype(str), clause.values)
     else:
         numbers = [_number(clause, value) for value in clause.values]
@@ -102,4 +136,6 @@ def _number(clause: Clause, value: str) -> float:
 
 def _hint(word: str, known: list[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known are {', '.join(known)}" if known else ""

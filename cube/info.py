@@ -16,7 +16,7 @@ def describe_cube(target: Target) -> dict[str, Any]:
     """Return what a cube holds; no pixel is read. Raises ``RequestError`` if there is no cube."""
     _, document = read_root(target)
     attributes = document["attributes"]
-    cube = open_cube(target.url)
+    cube = open_cube(target.url, storage_options=target.cube.options)
     seasons = cube.season.values
     counts = {name: int((seasons == name).sum()) for name in attributes["cube"]["seasons"]}
     scenes = {(season, int(scene)) for season, scene in zip(seasons, cube.scene.values, strict=True)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,8 @@ class Inventory:
     rejected: tuple[Rejected, ...] = ()
     ignored: int = 0
     """Files the recipe names as not being data."""
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """fsspec options by which the source is reached; part of no document, for they may hold secrets."""
 
     def __len__(self) -> int:
         return len(self.patch)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 
 from cube.answers import undamaged
-from cube.arrays import ArraySpec, decode_chunk
+from cube.arrays import ArraySpec, chunk_key, decode_chunk, encode_chunk
 from cube.errors import CorruptError
 from cube.layout import ORIGINALS
 from cube.plan import Plan
@@ -49,6 +49,14 @@ def read_array(store: Store, spec: ArraySpec) -> NDArray[Any]:
         except CorruptError as error:
             raise CorruptError(f"{key}: {error}") from None
     return np.ascontiguousarray(np.concatenate(parts)[: spec.shape[0]])
+
+
+def write_array(store: Store, spec: ArraySpec, values: NDArray[Any]) -> None:
+    """Write every chunk of one small array."""
+    length = spec.chunks[0]
+    for place in range(spec.grid[0]):
+        chunk = values[place * length : (place + 1) * length]
+        store.write(chunk_key(spec.path, (place, *(0 for _ in spec.shape[1:]))), encode_chunk(spec, chunk))
 
 
 def _join(plan: Plan, receipts: Iterable[Receipt]) -> dict[str, NDArray[Any]]:

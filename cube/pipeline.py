@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +25,13 @@ from cube.recipe_sections import Incomplete
 from cube.report import Report
 from cube.source import examine, scan
 from cube.store import SPOOL_LIMIT, is_local
+from cube.survey import Surveyor
 from cube.target import Target
 from cube.verification import verify_cube
 from cube.watch import SILENT, Watcher
 from cube.writer import REPORT, Written, forget_batches, write_cube
 
+SURVEY = "survey.json"
 SAMPLE = 100
 """Patches a build reads beforehand to predict what it will take."""
 
@@ -60,8 +63,7 @@ class Built:
     @property
     def rejected(self) -> list[tuple[str, str, str]]:
         """Every file and patch that was not used: path, reason, detail."""
-        listed = [(item.path, item.reason, item.detail) for item in self.plan.inventory.rejected]
-        return [*listed, *self.written.rejected]
+        return _rejected(self.plan, self.written)
 
     def comparison(self) -> list[tuple[str, float | None, float]]:
         """Return what was predicted beside what came: name, predicted (None where it was not), actual."""
@@ -91,10 +93,10 @@ class Built:
         }
 
 
-def plan_build(recipe: Recipe, source: str, choice: Choice) -> Plan:
-    """Scan a source and decide everything; reads no file but the odd-sized ones."""
+def plan_build(recipe: Recipe, source: str, choice: Choice, options: Mapping[str, Any] | None = None) -> Plan:
+    """Scan a source, reached by fsspec ``options``, and decide everything; reads no file but the odd-sized ones."""
     read_template(recipe.catalog)  # a missing template is better known before the work than after
-    inventory = examine(recipe, _choose(recipe, scan(recipe, source), choice))
+    inventory = examine(recipe, _choose(recipe, scan(recipe, source, options), choice))
     software = {"numcodecs": numcodecs.__version__}
     incomplete = choice.incomplete or recipe.source.incomplete
     return make_plan(recipe, inventory, incomplete=incomplete, software=software, spool=SPOOL_LIMIT)
@@ -132,11 +134,15 @@ def build(plan: Plan, target: Target, client: Client | None, *, estimated: Estim
     with target.storing():
         target.build.write("inventory.parquet", plan.inventory.parquet())
         written = write_cube(plan, target, client, watcher)
-    report = verify_cube(target, client, watcher=watcher)
+    surveyor = Surveyor(plan.recipe)
+    report = verify_cube(target, client, watcher=watcher, surveyor=surveyor)
     with target.storing():
         forget_batches(plan, target, report.damaged)
         if report.passed:
-            catalog = publish(describe(target, plan.recipe, report), target, report)
+            survey = surveyor.survey()
+            target.build.write(SURVEY, json.dumps(survey.document(), allow_nan=False).encode())
+            reasons = [reason for _, reason, _ in _rejected(plan, written)]
+            catalog = publish(describe(target, plan.recipe, report, survey, rejected=reasons), target, report)
         else:
             catalog = ""
             retract(target)
@@ -151,6 +157,11 @@ def build(plan: Plan, target: Target, client: Client | None, *, estimated: Estim
     with target.storing():
         _keep(built, target)
     return built
+
+
+def _rejected(plan: Plan, written: Written) -> list[tuple[str, str, str]]:
+    listed = [(item.path, item.reason, item.detail) for item in plan.inventory.rejected]
+    return [*listed, *written.rejected]
 
 
 def _keep(built: Built, target: Target) -> None:

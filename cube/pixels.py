@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -182,26 +183,44 @@ class PixelReader:
             entries[row] = self._indexes[shard][slot]
         return entries
 
-    def fetch(self, tiles: list[Tile]) -> list[memoryview]:
-        """Return the stored bytes of tiles, sorted by where they lie; what lies close together is fetched as one."""
+    def fetch(self, tiles: list[Tile]) -> list[memoryview | None]:
+        """Return the stored bytes of tiles, sorted by where they lie; what lies close together is fetched as one.
+
+        Where the store is near, it is told what will be read, and :meth:`decode` reads it: None stands for each tile.
+        """
         ranges, owners = self._ranges(tiles)
-        pieces = [memoryview(data) for data in self.store.read_ranges(ranges)]
         self.traffic.requests += len(ranges)
-        self.traffic.bytes += sum(len(piece) for piece in pieces)
+        self.traffic.bytes += sum(item.stop - item.start for item in ranges if item.stop is not None)
+        if self.store.near:
+            self.store.announce(ranges)
+            return [None] * len(tiles)
+        pieces = [memoryview(data) for data in self.store.read_ranges(ranges)]
         starts = [tile.offset - ranges[owner].start for tile, owner in zip(tiles, owners, strict=True)]
         found = zip(tiles, owners, starts, strict=True)
         return [pieces[owner][start : start + tile.length] for tile, owner, start in found]
 
-    def decode(self, tile: Tile, data: memoryview, out: Array) -> None:
-        """Decode the stored bytes of a tile into ``out`` (band, y, x)."""
+    def decode(self, tile: Tile, data: memoryview | None, out: Array) -> float:
+        """Decode the stored bytes of a tile into ``out`` (band, y, x); return the seconds that reading them took."""
         if not hasattr(self._local, "compressor"):
             self._local.compressor = self.layout.compressor()
+        begun = ready = time.perf_counter()
+        if data is None:
+            data = self._read_here(tile)
+            ready = time.perf_counter()
         try:
             undamaged(
                 lambda stored: decode_tile(self.layout, self._local.compressor, stored, out), data, partial(self._again, tile)
             )
         except CorruptError as error:
             raise CorruptError(f"{self._key(tile.shard)}, byte {tile.offset}: {error}") from None
+        return ready - begun
+
+    def _read_here(self, tile: Tile) -> memoryview:
+        """Return the stored bytes of a tile in this thread's buffer, so that they are decoded from the processor's cache."""
+        room = getattr(self._local, "stored", None)
+        if room is None or len(room) < tile.length:
+            room = self._local.stored = memoryview(bytearray(max(tile.length, self.layout.tile_bytes)))
+        return room[: self.store.read_into(self._key(tile.shard), tile.offset, room[: tile.length])]
 
     def _again(self, tile: Tile) -> memoryview:
         """Return the stored bytes of one tile, read anew."""
@@ -267,7 +286,7 @@ class PixelReader:
                 take(uses[tile], decoded)
         self.traffic.decoded += len(left)
 
-        def finish(job: tuple[Tile, memoryview]) -> None:
+        def finish(job: tuple[Tile, memoryview | None]) -> None:
             tile, data = job
             take(uses[tile], self._decoded(tile, data))
 
@@ -301,7 +320,7 @@ class PixelReader:
         for _ in self._pool.map(function, jobs):
             pass
 
-    def _decoded(self, tile: Tile, data: memoryview) -> Array:
+    def _decoded(self, tile: Tile, data: memoryview | None) -> Array:
         """Return a tile, decoded into this thread's buffer or, where tiles are kept, into one of its own."""
         if self.cache is not None:
             planes = self.empty_tile()

@@ -203,7 +203,7 @@ def _decode(data: bytes) -> tuple[NDArray[Any], Georeference | None]:
     with warnings.catch_warnings(), MemoryFile(data) as file:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
-            with file.open() as image:
+            with file.open(driver="PNG" if data[:8] == _PNG else "GTiff") as image:
                 _check_claim(image.width, image.height, image.dtypes)
                 pixels = np.ascontiguousarray(image.read().transpose(1, 2, 0))
                 crs, transform = image.crs, image.transform

@@ -121,14 +121,29 @@ def _template_problems(recipe: Recipe) -> list[str]:
     known = set(re.compile(recipe.source.pattern).groupindex)
     for place, template in (("patch.id", recipe.patch.id), ("source.path", recipe.source.path)):
         try:
-            fields = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
-            template.format(**dict.fromkeys(fields, "1"))
-        except (ValueError, LookupError, AttributeError) as error:
+            parts = [part for part in Formatter().parse(template) if part[1] is not None]
+        except ValueError as error:
             problems.append(f"{place}: not a template: {error}")
             continue
-        if fields - known:
-            problems.append(f"{place}: uses {sorted(fields - known)}, but the pattern has {sorted(known)}")
+        fields = {field for _, field, _, _ in parts}
+        if any(spec or conversion for _, _, spec, conversion in parts):
+            problems.append(f"{place}: not a template: expected plain names in braces, such as {{patch}}")
+        elif fields - known:
+            problems.append(f"{place}: uses {sorted(map(str, fields - known))}, but the pattern has {sorted(known)}")
+        elif place == "source.path":
+            problems += _path_problems(recipe, template, known)
     return problems
+
+
+def _path_problems(recipe: Recipe, template: str, known: set[str]) -> list[str]:
+    """Refuse a path that leads out of the source."""
+    for season in recipe.seasons.values():
+        for modality in recipe.modalities.values():
+            values = {**dict.fromkeys(known, "1"), "season": season.token, "modality": modality.token}
+            path = template.format(**values)
+            if path.startswith("/") or ".." in path.split("/"):
+                return [f"source.path: gives {path!r}, which leads out of the source"]
+    return []
 
 
 def _modality_problems(recipe: Recipe) -> list[str]:

@@ -26,6 +26,8 @@ _Loader.yaml_implicit_resolvers = {
     for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null", "merge")}
+_MOST_NODES = 1_000_000
+"""Values in a recipe: far more than any needs, far fewer than a few nested aliases can stand for."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,20 @@ def _compose(path: Path) -> yaml.MappingNode:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
     if not isinstance(node, yaml.MappingNode):
         raise RecipeError(f"{path}: expected a mapping of keys to values")
+    if _expanded(node, {}) > _MOST_NODES:
+        raise RecipeError(f"{path}: its aliases stand for more than {_MOST_NODES:,} values")
     _check(node, ())
     return node
+
+
+def _expanded(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many nodes there are once every alias is replaced by what it stands for."""
+    if id(node) not in known:
+        known[id(node)] = 1
+        below = [item for pair in node.value for item in pair] if isinstance(node, yaml.MappingNode) else node.value
+        if not isinstance(node, yaml.ScalarNode):
+            known[id(node)] += sum(_expanded(item, known) for item in below)
+    return known[id(node)]
 
 
 def _step(node: yaml.Node | None, part: Any) -> tuple[yaml.Node, yaml.Node] | None:

@@ -112,6 +112,10 @@ class Modality(Section):
     """Value at which the sensor or the processing saturates; counted per patch."""
     scale: float | None = None
     """Factor from stored values to physical ones, if any; never applied."""
+    histogram: tuple[float, float] | None = None
+    """Values between which histograms count; the whole type, or for floats 0 to 1, where None."""
+    picture: tuple[float, float] | None = None
+    """Values that are darkest and brightest in overviews; those of the histogram where None."""
     typical_ratio: Annotated[float, Field(gt=0)]
     """Raw bytes to stored bytes, measured on other data, for estimates made without reading a file."""
     bands: Annotated[tuple[Band, ...], Field(min_length=1)]
@@ -120,6 +124,28 @@ class Modality(Section):
     def numpy_dtype(self) -> np.dtype[Any]:
         """Little-endian NumPy type of a pixel."""
         return np.dtype(self.dtype).newbyteorder("<")
+
+    @property
+    def histogram_range(self) -> tuple[float, float]:
+        """Values between which histograms count."""
+        if self.histogram is not None:
+            return self.histogram
+        if self.numpy_dtype.kind == "f":
+            return 0.0, 1.0
+        whole = np.iinfo(self.numpy_dtype)
+        return float(whole.min), float(whole.max) + 1
+
+    @property
+    def picture_range(self) -> tuple[float, float]:
+        """Values that are darkest and brightest in overviews."""
+        return self.picture or self.histogram_range
+
+    @field_validator("histogram", "picture")
+    @classmethod
+    def _rising(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not value[0] < value[1]:
+            raise ValueError(f"{list(value)}: expected a smaller and a larger value")
+        return value
 
 
 class Splits(Section):

@@ -42,6 +42,8 @@ class Report:
     """Batches in which something was found wrong."""
     objects: int = 0
     """Objects listed."""
+    stored_bytes: int = 0
+    """Their bytes."""
 
     @property
     def passed(self) -> bool:

@@ -110,9 +110,8 @@ class Samples:
         return [str(band) for band in np.array(self._source.modalities[modality])[self.modalities[modality]]]
 
     def _chosen(self) -> NDArray[np.int64]:
-        rows = select_patches(
-            self._source.value, self._source.labels, self.choice.where, self.choice.bbox, size=self._source.size
-        )
+        known, choice = self._source, self.choice
+        rows = select_patches(known.value, known.labels, choice.where, choice.bbox, size=known.size, shares=known.shares)
         complete = self._present(rows).all(axis=1)
         if not complete.all() and self.choice.incomplete == "refuse":
             raise RequestError(

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pyproj import Transformer
 
 from cube.errors import FilterError, RequestError
-from cube.filters import check_fields, parse, select
+from cube.filters import CLASS, check_fields, parse, select
+from cube.outlines import bounds
 
 Array = NDArray[Any]
 Box = tuple[float, float, float, float]
@@ -18,24 +18,34 @@ Box = tuple[float, float, float, float]
 
 
 def select_patches(
-    labels: Callable[[str], Array], names: Sequence[str], where: str | None = None, bbox: Box | None = None, *, size: int = 0
+    labels: Callable[[str], Array],
+    names: Sequence[str],
+    where: str | None = None,
+    bbox: Box | None = None,
+    *,
+    size: int = 0,
+    shares: Callable[[str], Array] | None = None,
 ) -> NDArray[np.int64]:
     """Return the positions of the chosen patches, in order.
 
-    ``labels`` reads one label (patch, …) by name, ``names`` are those there are, ``size`` is the side of a patch in pixels.
+    ``labels`` reads one label (patch, …) by name, ``names`` are those there are, ``size`` is the side of a patch in pixels,
+    ``shares`` reads what part of each patch a class covers (patch), by a field such as ``class:Urban``.
     Raises ``FilterError`` for a filter that cannot be read or names what is not there, ``RequestError`` for a box that is
     none, or patches without a place on Earth.
     """
     rows = np.arange(len(labels("patch")))
     if where is not None:
         clauses = parse(where)
-        check_fields(clauses, names)
-        fields = {clause.field: _column(clause.field, labels(clause.field)) for clause in clauses}
+        asked = {clause.field for clause in clauses}
+        of_classes = {name for name in asked if shares is not None and name.startswith(CLASS)}
+        check_fields(clauses, [*names, *of_classes])
+        read = shares or labels
+        fields = {name: read(name) if name in of_classes else _column(name, labels(name)) for name in asked}
         rows = rows[select(where, fields)]
     if bbox is not None:
         if "transform" not in names:
             raise RequestError("the patches of this cube have no place on Earth, so no box can choose among them")
-        rows = rows[_meets(_bounds(labels("epsg")[rows], labels("transform")[rows], size), _checked(bbox))]
+        rows = rows[meets(bounds(labels("epsg")[rows], labels("transform")[rows], size), bbox)]
     return rows
 
 
@@ -59,30 +69,19 @@ def _checked(bbox: Box) -> Box:
     return west, south, east, north
 
 
-def _bounds(epsg: Array, transform: Array, size: int) -> Array:
-    """Return (patch, [west, south, east, north]) in degrees; west is greater than east across the antimeridian."""
-    a, b, c, d, e, f = transform.T
-    along = np.linspace(0, size, 5)  # points along the edges: they bend in degrees
-    u, v = np.array([(s, t) for s in along for t in along if s in (0, size) or t in (0, size)]).T[..., None]
-    x, y = a * u + b * v + c, d * u + e * v + f
-    lon, lat = np.full(x.shape, np.nan), np.full(x.shape, np.nan)
-    for code in np.unique(epsg[epsg > 0]):
-        here = epsg == code
-        lon[:, here], lat[:, here] = Transformer.from_crs(int(code), 4326, always_xy=True).transform(x[:, here], y[:, here])
-    across = np.ptp(lon, axis=0) > 180
-    turned = np.where(across & (lon < 0), lon + 360, lon)
-    west, east = turned.min(axis=0), turned.max(axis=0)
-    return np.stack([west, lat.min(axis=0), np.where(across, east - 360, east), lat.max(axis=0)], axis=1)
+def meets(boxes: Array, bbox: Box) -> NDArray[np.bool_]:
+    """Return which of ``boxes`` (patch, [west, south, east, north]) a box meets.
 
-
-def _meets(bounds: Array, bbox: Box) -> NDArray[np.bool_]:
-    west, south, east, north = bounds.T
+    Raises ``RequestError`` for a box that is none.
+    """
+    bbox = _checked(bbox)
+    west, south, east, north = boxes.T
     inside = (south <= bbox[3]) & (north >= bbox[1])
-    meets = np.zeros(len(bounds), bool)
+    found = np.zeros(len(boxes), bool)
     for low, high in _spans(bbox[0], bbox[2]):
         whole = west <= east
-        meets |= np.where(whole, (west <= high) & (east >= low), (west <= high) | (east >= low))
-    return np.asarray(inside & meets)
+        found |= np.where(whole, (west <= high) & (east >= low), (west <= high) | (east >= low))
+    return np.asarray(inside & found)
 
 
 def _spans(west: float, east: float) -> list[tuple[float, float]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from cube.answers import undamaged
 from cube.arrays import ArraySpec, chunk_key, decode_chunk
 from cube.errors import CorruptError, RejectedFile
+from cube.ground import GroundSlice
 from cube.rasters import Georeference, Raster, read_raster
 from cube.report import Finding
 from cube.store import Store
+from cube.tally import ShardTally, Tally, TallyJob
 from cube.tiles import (
     ABSENT,
     Counts,
@@ -57,6 +59,8 @@ class Slice:
     """(patch, modality) text"""
     epsg: Array | None
     transform: Array | None
+    ground: GroundSlice | None = None
+    """What a survey must know; None where none is taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +71,8 @@ class Examination:
     layouts: Mapping[str, TileLayout]
     header: ArraySpec
     source: Store | None = None
+    tallied: Mapping[str, TallyJob] = field(default_factory=dict)
+    """What a survey counts, by modality; nothing where none is taken."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,8 @@ class Outcome:
     distinct: int
     bytes_read: int
     files: int
+    tallies: Mapping[str, Tally]
+    """By modality, where a survey is taken."""
 
 
 def examine_batch(examination: Examination, labels: Slice, sizes: Mapping[str, int]) -> Outcome:
@@ -91,7 +99,14 @@ def examine_batch(examination: Examination, labels: Slice, sizes: Mapping[str, i
     if examination.source is not None:
         check.sources(examination.source)
     return Outcome(
-        labels.index, len(labels.patch), tuple(check.findings), check.tiles, check.distinct, check.bytes_read, check.files
+        index=labels.index,
+        patches=len(labels.patch),
+        findings=tuple(check.findings),
+        tiles=check.tiles,
+        distinct=check.distinct,
+        bytes_read=check.bytes_read,
+        files=check.files,
+        tallies=check.tallies,
     )
 
 
@@ -101,6 +116,7 @@ class _BatchCheck:
         self.findings: list[Finding] = []
         self.tiles = self.distinct = self.bytes_read = self.files = 0
         self.header_chunk: Array | None = None
+        self.tallies: dict[str, Tally] = {}
 
     def found(self, check: str, where: str, what: str) -> None:
         self.findings.append(Finding(check, where, what))
@@ -114,7 +130,8 @@ class _BatchCheck:
         try:
             read = partial(self._read, key, max(0, size - layout.index_bytes), size)
             index = undamaged(lambda tail: read_index(layout, bytes(tail), size), read(), read)
-            digests, counts = self._decode(key, layout, index)
+            tally = self._tally(place, name, layout, index)
+            digests, counts = self._decode(key, layout, index, tally)
         except (CorruptError, OSError) as error:
             self.found("shards", key, _said(error))
             return
@@ -123,6 +140,12 @@ class _BatchCheck:
         self._patches(key, place, layout, index, digests, counts)
         self.tiles += int((index[..., 0] != ABSENT).sum())
         self.distinct += len(counts)
+        if tally is not None:
+            self.tallies[name] = tally.finish()
+
+    def _tally(self, place: int, name: str, layout: TileLayout, index: Array) -> ShardTally | None:
+        ground = self.labels.ground
+        return None if ground is None else ShardTally(self.examination.tallied[name], layout, ground, place, index)
 
     def _extents(self, key: str, layout: TileLayout, index: Array, size: int) -> None:
         used = np.unique(index[index[..., 0] != ABSENT], axis=0)
@@ -141,7 +164,9 @@ class _BatchCheck:
             said = "present" if wanted[slot] else "absent"
             self.found("presence", f"{name} in {key}", f"said to be {said}, {stored[slot].sum()} of its tiles are stored")
 
-    def _decode(self, key: str, layout: TileLayout, index: Array) -> tuple[dict[int, bytes], dict[int, Counts]]:
+    def _decode(
+        self, key: str, layout: TileLayout, index: Array, tally: ShardTally | None
+    ) -> tuple[dict[int, bytes], dict[int, Counts]]:
         """Decode every distinct tile once; return digests and counts by offset."""
         digests: dict[int, bytes] = {}
         counts: dict[int, Counts] = {}
@@ -159,6 +184,8 @@ class _BatchCheck:
             np.copyto(tile, planes.transpose(1, 2, 0))
             digests[offset] = tile_digest(tile_key, tile)
             counts[offset] = count_pixels(planes, layout.saturated)
+            if tally is not None:
+                tally.tile(offset, planes)
             if twins.setdefault(digests[offset], offset) != offset:
                 what = "equal tiles are stored more than once; the pixels may be right, but the shard was rewritten"
                 self.found("sharing", key, what)

@@ -6,8 +6,10 @@ import errno
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from fnmatch import fnmatch
+from typing import Any
 
 import numpy as np
 
@@ -26,12 +28,12 @@ _USUAL_SHARE = 0.9
 """Share of a modality's files that must have one size for another size to be odd."""
 
 
-def scan(recipe: Recipe, source: str) -> Inventory:
-    """List a folder or prefix and pair its files into patches.
+def scan(recipe: Recipe, source: str, options: Mapping[str, Any] | None = None) -> Inventory:
+    """List a folder or prefix, reached by fsspec ``options``, and pair its files into patches.
 
     Raises ``RequestError`` if nothing there fits the recipe's pattern.
     """
-    store = open_store(source)
+    store = open_store(source, options=options)
     if is_local(source) and not os.path.isdir(store.url):
         raise RequestError(f"{source}: no such folder")
     inventory = pair(recipe, source, store.list())
@@ -40,7 +42,7 @@ def scan(recipe: Recipe, source: str) -> Inventory:
             f"{source}: no file fits the pattern of recipe {recipe.name!r} ({len(inventory.rejected)} have other names, "
             f"{inventory.ignored} are ignored); expected names such as {recipe.source.pattern}"
         )
-    return inventory
+    return replace(inventory, options=store.options)
 
 
 def pair(recipe: Recipe, source: str, entries: Iterable[Entry]) -> Inventory:
@@ -140,7 +142,7 @@ def examine(recipe: Recipe, inventory: Inventory) -> Inventory:
     Files of one modality mostly have one size (uncompressed TIFFs); where they have not, nothing is read here and the
     workers find what is wrong.
     """
-    store = open_store(inventory.source)
+    store = open_store(inventory.source, options=inventory.options)
     bad: dict[tuple[int, int], Rejected] = {}
     for place, expectation in enumerate(expectations(recipe).values()):
         sizes = inventory.size[:, place]

@@ -6,7 +6,9 @@ are used. An object appears whole or not at all: local files are written aside a
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,14 +17,18 @@ from functools import wraps
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import fsspec
 
 from cube.answers import DamagedAnswer, client_errors, explained, insist, unlike_listed, with_defaults
+from cube.errors import RequestError
 
 SPOOL_LIMIT = 32 * 2**20
 """Bytes of one object held in memory before they are spooled to a temporary file (object stores only)."""
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""Answers of a file system that has no hard links."""
 
 Rest = ParamSpec("Rest")
 Result = TypeVar("Result")
@@ -38,6 +44,8 @@ class Entry:
     """Bytes; -1 where the listing could not tell (a broken link)."""
     stamp: str = ""
     """What changes when the object is written anew: its time, or its ETag."""
+    modified: float = 0.0
+    """Seconds since 1970 when it was last written; 0 where the listing could not tell."""
 
 
 class Range(NamedTuple):
@@ -61,6 +69,10 @@ class Store(Protocol):
     def url(self) -> str:
         """Where the store lies."""
 
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """fsspec storage options. They may hold secrets: never print or keep them."""
+
     def child(self, name: str) -> Store:
         """Return the store below ``name``."""
 
@@ -73,6 +85,16 @@ class Store(Protocol):
     def read_ranges(self, ranges: list[Range]) -> list[bytes]:
         """Return many ranges, in order, asked for together where the store allows it."""
 
+    @property
+    def near(self) -> bool:
+        """Whether bytes are best read where they are used; elsewhere ranges are asked for together, and ahead."""
+
+    def announce(self, ranges: list[Range]) -> None:
+        """Say which ranges will be read soon, so that a disk can begin; nothing waits for it."""
+
+    def read_into(self, key: str, start: int, out: memoryview) -> int:
+        """Fill ``out`` with the bytes from ``start`` on and return how many there were; fewer only where the object ends."""
+
     def read_many(self, keys: list[str]) -> Iterator[bytes | OSError]:
         """Yield each object, or the error that reading it raised, in order."""
 
@@ -84,6 +106,9 @@ class Store(Protocol):
 
     def write(self, key: str, data: bytes) -> None:
         """Write a whole object."""
+
+    def write_new(self, key: str, data: bytes) -> bytes:
+        """Write a whole object unless there is one already; return what stands there then."""
 
     def writing(self, key: str) -> Any:
         """Return a context manager giving a file; the object appears when the block ends without an error."""
@@ -100,6 +125,12 @@ class Store(Protocol):
     def list(self, prefix: str = "") -> Iterable[Entry]:
         """Return every object under ``prefix``."""
 
+    def folders(self) -> Iterable[str]:
+        """Return the names of the folders (parts of keys up to the next ``/``) right below; none if it is not there."""
+
+    def give_up_uploads(self, *, remove: bool) -> int:
+        """Return how many uploads in parts somebody left unfinished, which an object store keeps; remove them if asked to."""
+
 
 @dataclass(frozen=True, slots=True)
 class LocalStore:
@@ -114,11 +145,15 @@ class LocalStore:
     def url(self) -> str:
         return self.root
 
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return {}
+
     def child(self, name: str) -> LocalStore:
         return LocalStore(os.path.join(self.root, name), self.staging)
 
     def _path(self, key: str) -> str:
-        return os.path.join(self.root, key)
+        return os.path.join(self.root, _inside(key))
 
     def read(self, key: str) -> bytes:
         with open(self._path(key), "rb", buffering=0) as file:
@@ -135,6 +170,28 @@ class LocalStore:
                 parts += [_pread(file.fileno(), item) for item in of_key]
         return parts
 
+    @property
+    def near(self) -> bool:
+        return True
+
+    def announce(self, ranges: list[Range]) -> None:
+        if sys.platform != "linux":
+            return
+        for key, of_key in groupby(ranges, key=lambda item: item.key):
+            with open(self._path(key), "rb", buffering=0) as file:
+                for _, start, stop in of_key:
+                    os.posix_fadvise(file.fileno(), start, 0 if stop is None else stop - start, os.POSIX_FADV_WILLNEED)
+
+    def read_into(self, key: str, start: int, out: memoryview) -> int:
+        filled = 0
+        file = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while filled < len(out) and (count := os.preadv(file, [out[filled:]], start + filled)):
+                filled += count
+        finally:
+            os.close(file)
+        return filled
+
     def read_many(self, keys: list[str]) -> Iterator[bytes | OSError]:
         for key in keys:
             try:
@@ -149,16 +206,30 @@ class LocalStore:
         with self.writing(key) as file:
             file.write(data)
 
+    def write_new(self, key: str, data: bytes) -> bytes:
+        with self._aside(self._path(key)) as (path, aside):
+            Path(aside).write_bytes(data)
+            try:
+                _link(aside, path)
+            except FileExistsError:
+                return self.read(key)
+        return data
+
     @contextmanager
     def writing(self, key: str) -> Iterator[IO[bytes]]:
-        path = self._path(key)
+        with self._aside(self._path(key)) as (path, aside):
+            with open(aside, "wb", buffering=2**16) as file:
+                yield file
+            os.replace(aside, path)
+
+    @contextmanager
+    def _aside(self, path: str) -> Iterator[tuple[str, str]]:
+        """Give a path and that of a file beside it, on the same file system, which is gone when the block ends."""
         os.makedirs(os.path.dirname(path), exist_ok=True)
         aside = os.path.join(self.staging or os.path.dirname(path), f".{uuid4().hex}.partial")
         os.makedirs(os.path.dirname(aside), exist_ok=True)
         try:
-            with open(aside, "wb", buffering=2**16) as file:
-                yield file
-            os.replace(aside, path)
+            yield path, aside
         finally:
             Path(aside).unlink(missing_ok=True)
 
@@ -190,6 +261,32 @@ class LocalStore:
                     else:
                         yield Entry(item.path[skip:], *_facts(item))
 
+    def folders(self) -> Iterator[str]:
+        if os.path.isdir(self.root):
+            with os.scandir(self.root) as items:
+                yield from sorted(item.name for item in items if item.is_dir())
+
+    def give_up_uploads(self, *, remove: bool) -> int:
+        return 0
+
+
+def _link(aside: str, path: str) -> None:
+    """Give a whole file a second name; raises ``FileExistsError`` where the name is taken."""
+    try:
+        os.link(aside, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with open(path, "xb") as file:
+            file.write(Path(aside).read_bytes())
+
+
+def _inside(key: str) -> str:
+    """Return a key that stays in its store; keys may come from a listing or a cube that somebody else made."""
+    if key.startswith("/") or ".." in key.split("/"):
+        raise PermissionError(errno.EPERM, "the key leads out of its folder", key)
+    return key
+
 
 def _identity(folder: str) -> tuple[int, int]:
     """Return what is the same for a folder and every link to it: a link may lead back to where it lies."""
@@ -209,12 +306,12 @@ def _pread(file: int, part: Range) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _facts(item: os.DirEntry[str]) -> tuple[int, str]:
+def _facts(item: os.DirEntry[str]) -> tuple[int, str, float]:
     try:
         info = item.stat()
     except OSError:
-        return -1, ""
-    return info.st_size, str(info.st_mtime_ns)
+        return -1, "", 0.0
+    return info.st_size, str(info.st_mtime_ns), info.st_mtime
 
 
 def _attempt(call: Callable[[], Result]) -> Result | Exception:
@@ -249,8 +346,8 @@ class ObjectStore:
 
     prefix: str
     """URL such as ``s3://bucket/name.zarr``."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """fsspec storage options."""
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """fsspec storage options; not shown, for they may hold secrets."""
 
     @property
     def url(self) -> str:
@@ -294,6 +391,18 @@ class ObjectStore:
             if isinstance(data, bytes) and len(data) > item.length:
                 raise OSError(f"{self.prefix}/{item.key}: asked for a part and was given more; the server must honour Range")
         return list(found)
+
+    @property
+    def near(self) -> bool:
+        return False
+
+    def announce(self, ranges: list[Range]) -> None:
+        pass
+
+    def read_into(self, key: str, start: int, out: memoryview) -> int:
+        data = self.read_range(key, start, start + len(out))
+        out[: len(data)] = data
+        return len(data)
 
     def read_many(self, keys: list[str]) -> Iterator[bytes | OSError]:
         for key, value in zip(keys, insist(self._ask_many, keys) if keys else [], strict=True):
@@ -342,6 +451,19 @@ class ObjectStore:
         fs, root = self._open()
         fs.pipe_file(f"{root}/{key}", data)
 
+    @_insisting
+    def write_new(self, key: str, data: bytes) -> bytes:
+        fs, root = self._open()
+        try:
+            fs.pipe_file(f"{root}/{key}", data, mode="create")
+        except OSError as refused:
+            # "There is one already", but it may be our own: of a try whose answer was lost. Whoever asked compares.
+            try:
+                return self.read(key)
+            except FileNotFoundError:
+                raise refused from None
+        return data
+
     @contextmanager
     def writing(self, key: str) -> Iterator[IO[bytes]]:
         with tempfile.SpooledTemporaryFile(max_size=SPOOL_LIMIT) as spool:
@@ -366,14 +488,14 @@ class ObjectStore:
 
     def answers(self) -> bool:
         try:
-            return bool(self._listed(""))
+            return bool(self._below(""))
         except OSError:
             return False
 
     @_insisting
-    def _listed(self, key: str) -> list[str]:
+    def _below(self, key: str) -> Sequence[Mapping[str, Any]]:
         fs, root = self._open()
-        return list(fs.ls(f"{root}/{key}".rstrip("/"), detail=False))
+        return list(fs.ls(f"{root}/{key}".rstrip("/"), detail=True))
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         _, root = self._open()
@@ -382,7 +504,35 @@ class ObjectStore:
             # Where nothing is found, some servers have find() give the prefix itself, as a folder.
             if path.startswith(f"{below}/") and info["type"] == "file":
                 stamp = str(info.get("ETag") or info.get("LastModified") or "")
-                yield Entry(path[len(root) + 1 :], int(info["size"]), stamp)
+                written = info.get("LastModified")
+                yield Entry(path[len(root) + 1 :], int(info["size"]), stamp, written.timestamp() if written else 0.0)
+
+    def folders(self) -> Iterable[str]:
+        try:
+            below = self._below("")
+        except FileNotFoundError:
+            return []
+        return sorted(item["name"].rstrip("/").rpartition("/")[2] for item in below if item["type"] == "directory")
+
+    def give_up_uploads(self, *, remove: bool) -> int:
+        return int(self._given_up("", remove=remove))
+
+    @_insisting
+    def _given_up(self, _: str, *, remove: bool) -> int:
+        fs, root = self._open()
+        if not hasattr(fs, "call_s3"):
+            return 0
+        bucket, _, prefix = root.partition("/")
+        page: dict[str, Any] = {"NextKeyMarker": "", "NextUploadIdMarker": "", "IsTruncated": True}
+        count = 0
+        while page["IsTruncated"]:
+            marks = {name: page[f"Next{name}"] for name in ("KeyMarker", "UploadIdMarker") if page.get(f"Next{name}")}
+            page = fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/", **marks)
+            for upload in page.get("Uploads", []):
+                count += 1
+                if remove:
+                    fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+        return count
 
     @_insisting
     def _found(self, prefix: str) -> dict[str, Any]:
@@ -411,10 +561,29 @@ def _discard(remote: Any) -> None:
 
 
 def open_store(url: str, *, options: Mapping[str, Any] | None = None, staging: str = "") -> Store:
-    """Return the store at a path or URL; nothing is read or written yet."""
+    """Return the store at a path or URL; nothing is read or written yet.
+
+    Raises ``RequestError`` for a URL that holds credentials.
+    """
     if is_local(url):
         return LocalStore(os.path.abspath(_strip_scheme(url)), os.path.abspath(staging) if staging else "")
+    refuse_credentials(url)
     return ObjectStore(url.rstrip("/"), dict(options or {}))
+
+
+def refuse_credentials(url: str) -> None:
+    """Raise ``RequestError``, without showing them, if credentials stand in a URL: URLs are printed and kept."""
+    parts = urlsplit(url)
+    host = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    if "://" in url and "@" in parts.netloc:
+        raise RequestError(
+            f"the URL of {host} holds credentials, which would be printed and kept: "
+            "give them in the environment (AWS_ACCESS_KEY_ID, …), in storage options or in a --config file"
+        )
+    if parts.scheme in ("http", "https") and parts.query:
+        raise RequestError(
+            f"the URL of {host} has a query (?…), such as a signature: a cube is many objects, give its plain URL"
+        )
 
 
 def is_local(url: str) -> bool:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from cube.errors import CubeError, StorageError, TargetError
-from cube.store import Store, is_local, open_store
+from cube.store import Store, is_local, open_store, refuse_credentials
 
 _SUFFIX = ".zarr"
-_UNFINISHED = "unfinished"
-_PROBE = "cube-probe"
-"""Always the same: the next run takes away what a killed one left."""
+UNFINISHED = "unfinished"
+"""Folder of a local build where files are written until they are whole."""
 ROOT = "zarr.json"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Answers of a disk that is full."""
@@ -37,13 +36,6 @@ class Target:
         """Tell whether the cube can be opened: its root metadata, written last, is there."""
         return self.cube.exists(ROOT)
 
-    def clear_unfinished(self) -> None:
-        """Remove what killed runs were writing when they died; an object store keeps no such thing."""
-        if is_local(self.url):
-            for entry in list(self.build.list(_UNFINISHED)):
-                with suppress(FileNotFoundError):
-                    self.build.remove(entry.key)
-
     @contextmanager
     def storing(self) -> Iterator[None]:
         """Turn what a disk or a network answers while the cube is written into an error that says what to do."""
@@ -55,15 +47,13 @@ class Target:
             reason = error.strerror or str(error) or type(error).__name__
             raise StorageError(f"writing to {self.url} failed: {reason}; {remedy(error)} and run again") from error
 
-    def require_writable(self) -> None:
-        """Raise ``TargetError`` unless a small object can be written and removed beside the cube."""
+    @contextmanager
+    def writable(self) -> Iterator[None]:
+        """Turn what is answered to the first small objects that are written into an error that says what to do."""
         if is_local(self.url) and os.path.isfile(self.cube.url):
             raise TargetError(f"{self.url}: cannot be written (it is a file); choose another --to")
         try:
-            for store in (self.build, self.cube):
-                store.write(_PROBE, b"probe")
-                with suppress(FileNotFoundError):  # another run at the same place may have been faster
-                    store.remove(_PROBE)
+            yield
         except OSError as error:
             reason = error.strerror or str(error) or type(error).__name__
             raise TargetError(f"{self.url}: cannot be written ({reason}); choose another --to or mend its rights") from None
@@ -77,13 +67,14 @@ def remedy(error: OSError) -> str:
 def target_of(url: str, *, options: Mapping[str, Any] | None = None) -> Target:
     """Return the stores of a cube by its URL.
 
-    Raises ``TargetError`` if the URL does not end in ``.zarr``.
+    Raises ``TargetError`` if the URL does not end in ``.zarr``, ``RequestError`` if it holds credentials.
     """
+    refuse_credentials(url)
     url = url.rstrip("/")
     stem = url.removesuffix(_SUFFIX)
     if stem == url or not os.path.basename(stem):
         raise TargetError(f"{url!r}: expected a path or URL that ends in {_SUFFIX}, such as cubes/name{_SUFFIX}")
-    staging = f"{stem}.build/{_UNFINISHED}" if is_local(url) else ""
+    staging = f"{stem}.build/{UNFINISHED}" if is_local(url) else ""
     return Target(
         url,
         open_store(url, options=options, staging=staging),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,12 +61,15 @@ class BatchDataset(IterableDataset[Sample]):
     """
 
     def __init__(self, samples: Samples, *, form: Form | None = None, **options: Any) -> None:
+        if isinstance(form, ImageAndMask):
+            samples = form.wanted(samples)
         self.batches = Batches(samples, **options)
         readable = {name: _WIDER.get(np.dtype(r.layout.dtype)) for name, r in samples.readers.items()}
         self.batches.dtypes = {**{name: kind for name, kind in readable.items() if kind}, **self.batches.dtypes}
-        if isinstance(form, ImageAndMask):  # joined while they are copied, not afterwards
-            self.batches.stack = {"image": form.images}
-            self.batches.dtypes = {**self.batches.dtypes, **dict.fromkeys(form.images, np.dtype(np.float32))}
+        if isinstance(form, ImageAndMask):  # joined and cast while they are copied, not afterwards
+            self.batches.stack = {"image": form.images, "mask": (form.classes,)}
+            kinds = {**dict.fromkeys(form.images, np.dtype(np.float32)), form.classes: np.dtype(np.int64)}
+            self.batches.dtypes = {**self.batches.dtypes, **kinds}
         self.form = form
         self.position = torch.tensor([self.batches.epoch, self.batches.start]).share_memory_()
         """Epoch, and batches of it that this rank had consumed when it began to iterate; seen by all workers."""
@@ -161,11 +165,20 @@ class ImageAndMask:
         image = sample.get("image")
         if image is None:
             image = torch.cat([sample[name].to(torch.float32) for name in self.images], dim=-3)
-        mask = sample[self.classes][..., self.band, :, :].to(torch.int64)
+        mask = sample["mask"][..., 0, :, :] if "mask" in sample else sample[self.classes][..., self.band, :, :].to(torch.int64)
         if self.table is not None:
             mask = torch.tensor(self.table)[mask]
-        rest = {name: value for name, value in sample.items() if name not in (*self.images, self.classes, "image")}
+        rest = {name: value for name, value in sample.items() if name not in (*self.images, self.classes, "image", "mask")}
         return {"image": image, "mask": mask, **rest}
+
+    def wanted(self, samples: Samples) -> Samples:
+        """Return the same samples with only the band of ``classes`` that makes the mask, where they have any."""
+        if self.classes not in samples.modalities:
+            return samples
+        part = copy(samples)
+        every = np.arange(samples.readers[self.classes].layout.bands)[samples.modalities[self.classes]]
+        part.modalities = {**samples.modalities, self.classes: every[[self.band]]}
+        return part
 
 
 def group_table(samples: Samples, legend: str) -> tuple[int, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,13 @@ from cube.arrays import ArraySpec, chunk_key, read_spec, values_digest
 from cube.certificate import pixels_digest, sealed
 from cube.clusters import Task, run
 from cube.errors import CorruptError, RequestError
+from cube.ground import GroundSlice
 from cube.labels import centres, read_array
 from cube.layout import FORMAT, ORIGINALS
 from cube.report import Finding, Report, gather
 from cube.shard_check import Examination, Outcome, Slice, examine_batch
-from cube.store import open_store
+from cube.store import Store, open_store
+from cube.survey import Surveyor
 from cube.target import ROOT, Target
 from cube.tiles import TileLayout
 from cube.watch import SILENT, Watcher
@@ -32,13 +35,39 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def verify_cube(
-    target: Target, client: Client | None = None, *, source: str | None = None, watcher: Watcher = SILENT
+    target: Target,
+    client: Client | None = None,
+    *,
+    source: str | None = None,
+    source_options: Mapping[str, Any] | None = None,
+    watcher: Watcher = SILENT,
+    surveyor: Surveyor | None = None,
 ) -> Report:
     """Check a whole cube from its store alone, and against its source files where ``source`` is given.
 
+    ``source_options`` go to fsspec. A ``surveyor`` takes a survey while the pixels pass by; it has seen everything if the
+    report passed.
+
     Raises ``RequestError`` if there is no cube, or one of a format this version does not know.
     """
-    return _Verification(target, client, source, watcher).report()
+    files = None if source is None else _Files(source, open_store(source, options=source_options))
+    verification = _Verification(target, client, watcher)
+    verification.source, verification.surveyor = files, surveyor
+    return verification.report(None)
+
+
+def verify_unrooted(
+    target: Target,
+    root: bytes,
+    client: Client | None = None,
+    *,
+    watcher: Watcher = SILENT,
+    surveyor: Surveyor | None = None,
+) -> Report:
+    """Check a whole cube as if this root document, which is yet to be written, stood."""
+    verification = _Verification(target, client, watcher)
+    verification.surveyor = surveyor
+    return verification.report(root)
 
 
 def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
@@ -54,8 +83,13 @@ def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
         unfinished = target.build.exists("plan.json")
         hint = "its build is not finished: run the same `cube build` again" if unfinished else "there is no cube"
         raise RequestError(f"{target.url}: {hint}") from None
+    return data, parse_root(target, data)
+
+
+def parse_root(target: Target, data: bytes) -> dict[str, Any]:
+    """Return the root document of a cube from its bytes. Raises as ``read_root`` does."""
     try:
-        document = json.loads(data)
+        document: dict[str, Any] = json.loads(data)
         known = document["attributes"]["cube"]["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptError(f"{target.url}/{ROOT} is damaged or not of this package ({error!r})") from None
@@ -63,13 +97,25 @@ def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
         raise CorruptError(f"{target.url}/{ROOT} (format {known}) is not what was sealed; nothing below it can be trusted")
     if str(known).partition(".")[0] != FORMAT.partition(".")[0]:
         raise RequestError(f"{target.url} has format {known}; this version knows {FORMAT}")
-    return data, document
+    return document
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Source files to compare with."""
+
+    given: str
+    """The source as the caller wrote it."""
+    store: Store
 
 
 class _Verification:
-    def __init__(self, target: Target, client: Client | None, source: str | None, watcher: Watcher) -> None:
-        self.target, self.client, self.source, self.watcher = target, client, source, watcher
-        self.objects = 0
+    source: _Files | None = None
+    surveyor: Surveyor | None = None
+
+    def __init__(self, target: Target, client: Client | None, watcher: Watcher) -> None:
+        self.target, self.client, self.watcher = target, client, watcher
+        self.objects = self.stored_bytes = 0
         self.findings: list[Finding] = []
         self.names: dict[str, str] = {}
         self.damaged: list[int] = []
@@ -77,22 +123,23 @@ class _Verification:
     def found(self, check: str, where: str, what: str) -> None:
         self.findings.append(Finding(check, where, what))
 
-    def report(self) -> Report:
+    def report(self, root: bytes | None) -> Report:
         try:
-            data, document = read_root(self.target)
+            data, document = read_root(self.target) if root is None else (root, parse_root(self.target, root))
         except CorruptError as error:
             self.names["root"] = "the root document"
             self.found("root", ROOT, str(error))
             return Report(self.target.url, gather(self.names, self.findings))
         self.names["root"] = f"{len(data):,} bytes of root metadata"
-        self._below(document)
-        return Report(self.target.url, gather(self.names, self.findings), tuple(sorted(self.damaged)), self.objects)
+        self._below(document, {} if root is None else {ROOT: len(root)})
+        checks, damaged = gather(self.names, self.findings), tuple(sorted(self.damaged))
+        return Report(self.target.url, checks, damaged, self.objects, self.stored_bytes)
 
-    def _below(self, document: dict[str, Any]) -> None:
+    def _below(self, document: dict[str, Any], to_come: Mapping[str, int]) -> None:
         facts = document["attributes"]["cube"]
         certified = facts["certificate"]
         specs = self._metadata(document, certified["metadata"])
-        sizes = self._objects(specs, certified["metadata"])
+        sizes = self._objects(specs, certified["metadata"], to_come)
         values = self._values(specs, certified["arrays"])
         self._whole(values, certified["pixels"])
         self._centres(values, list(facts["modalities"]), specs)
@@ -115,11 +162,11 @@ class _Verification:
         listed = document["consolidated_metadata"]["metadata"]
         return [read_spec(path, item) for path, item in listed.items() if item["node_type"] == "array"]
 
-    def _objects(self, specs: list[ArraySpec], metadata: Mapping[str, str]) -> dict[str, int]:
-        """Compare the listing with what must be there."""
-        sizes = {entry.key: entry.size for entry in self.target.cube.list()}
+    def _objects(self, specs: list[ArraySpec], metadata: Mapping[str, str], to_come: Mapping[str, int]) -> dict[str, int]:
+        """Compare the listing, and what is yet to be written, with what must be there."""
+        sizes = {entry.key: entry.size for entry in self.target.cube.list()} | dict(to_come)
         expected = {ROOT, *metadata, *(key for spec in specs for key in spec.object_keys())}
-        self.objects = len(sizes)
+        self.objects, self.stored_bytes = len(sizes), sum(sizes.values())
         self.names["objects"] = f"{len(sizes):,} objects, {sum(sizes.values()):,} bytes"
         for key in sorted(expected - sizes.keys()):
             self.found("objects", key, "it is missing")
@@ -173,19 +220,23 @@ class _Verification:
             cube=self.target.cube,
             layouts=layouts,
             header=by_path[f"{ORIGINALS}/header"],
-            source=open_store(self.source) if self.source is not None else None,
+            source=self.source.store if self.source is not None else None,
+            tallied=self.surveyor.jobs if self.surveyor is not None else {},
         )
-        tasks = list(_tasks(examination, values, sizes))
-        outcomes = list(self._examine(tasks, values["patch"]))
+        if self.surveyor is not None:
+            self.surveyor.prepare(values, layouts)
+        outcomes = list(self._examine(_tasks(examination, values, sizes, self.surveyor), values["patch"]))
         self.findings += [finding for outcome in outcomes for finding in outcome.findings]
         self.damaged += [outcome.index for outcome in outcomes if outcome.findings]
-        self._name_batches(outcomes, len(tasks) * len(layouts), values)
+        self._name_batches(outcomes, len(outcomes) * len(layouts), values)
 
-    def _examine(self, tasks: list[Task], patches: NDArray[Any]) -> Iterator[Outcome]:
+    def _examine(self, tasks: Iterable[Task], patches: NDArray[Any]) -> Iterator[Outcome]:
         self.watcher.start("verifying", len(patches))
         for outcome in run(self.client, examine_batch, tasks):
             self.watcher.count(outcome.patches, outcome.bytes_read)
-            yield outcome
+            if self.surveyor is not None:
+                self.surveyor.add(outcome.index, outcome.tallies)
+            yield replace(outcome, tallies={})
 
     def _name_batches(self, outcomes: list[Outcome], shards: int, values: Arrays) -> None:
         tiles, distinct = sum(o.tiles for o in outcomes), sum(o.distinct for o in outcomes)
@@ -200,8 +251,8 @@ class _Verification:
         }
         if self.source is not None:
             known = {text for text in _paths(values[f"{ORIGINALS}/path"]).ravel() if text}
-            others = sum(entry.key not in known for entry in open_store(self.source).list())
-            compared = f"{sum(o.files for o in outcomes):,} files of {self.source}"
+            others = sum(entry.key not in known for entry in self.source.store.list())
+            compared = f"{sum(o.files for o in outcomes):,} files of {self.source.given}"
             self.names["source"] = f"{compared}; {others:,} other files there are no part of the cube"
 
 
@@ -221,10 +272,11 @@ def tile_layout(spec: ArraySpec, saturated: float | None) -> TileLayout:
     )
 
 
-def _tasks(examination: Examination, values: Arrays, sizes: Mapping[str, int]) -> Iterator[Task]:
+def _tasks(examination: Examination, values: Arrays, sizes: Mapping[str, int], surveyor: Surveyor | None) -> Iterator[Task]:
     slots = examination.header.chunks[0]
     for index, start in enumerate(range(0, len(values["patch"]), slots)):
-        labels = _slice(values, index, slice(start, start + slots))
+        rows = slice(start, start + slots)
+        labels = _slice(values, index, rows, surveyor.slice(rows) if surveyor is not None else None)
         keys = [chunk_key(name, (index, 0, 0, 0)) for name in examination.layouts]
         keys.append(chunk_key(examination.header.path, (index, 0, 0)))
         known = {key: sizes[key] for key in keys if key in sizes}
@@ -237,7 +289,7 @@ def _paths(packed: NDArray[np.uint8]) -> NDArray[Any]:
     return np.array(texts, object).reshape(packed.shape[:-1])
 
 
-def _slice(values: Arrays, index: int, rows: slice) -> Slice:
+def _slice(values: Arrays, index: int, rows: slice, ground: GroundSlice | None) -> Slice:
     return Slice(
         index=index,
         patch=values["patch"][rows],
@@ -251,4 +303,5 @@ def _slice(values: Arrays, index: int, rows: slice) -> Slice:
         path=_paths(values[f"{ORIGINALS}/path"][rows]),
         epsg=values["epsg"][rows] if "epsg" in values else None,
         transform=values["transform"][rows] if "transform" in values else None,
+        ground=ground,
     )

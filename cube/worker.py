@@ -15,6 +15,7 @@ import numpy as np
 from blake3 import blake3
 
 from cube.arrays import ArraySpec, chunk_key, encode_chunk
+from cube.claims import require_claim
 from cube.errors import CubeError, IncompleteError, RejectedFile, StorageError
 from cube.inventory import Rejected
 from cube.plan import READ_AHEAD, Batch, Job
@@ -53,10 +54,10 @@ def read_receipt(data: bytes) -> Receipt | None:
     return receipt if receipt.keys() >= _KEYS else None
 
 
-def run_batch(job: Job, batch: Batch, source: Store, target: Target, header: ArraySpec) -> Receipt | CubeError:
+def run_batch(job: Job, batch: Batch, source: Store, target: Target, header: ArraySpec, plan: str) -> Receipt | CubeError:
     """Write one batch and return a summary of its receipt; an error that trying again cannot mend is returned."""
     try:
-        return write_batch(job, batch, source, target, header)
+        return write_batch(job, batch, source, target, header, plan)
     except CubeError as error:
         return error
     except OSError as error:
@@ -65,8 +66,11 @@ def run_batch(job: Job, batch: Batch, source: Store, target: Target, header: Arr
         raise
 
 
-def write_batch(job: Job, batch: Batch, source: Store, target: Target, header: ArraySpec) -> Receipt:
-    """Write one batch's shards, its chunk of headers, then its receipt. Running it twice writes the same bytes twice."""
+def write_batch(job: Job, batch: Batch, source: Store, target: Target, header: ArraySpec, plan: str = "") -> Receipt:
+    """Write one batch's shards, its chunk of headers, then its receipt. Running it twice writes the same bytes twice.
+
+    Nothing appears, and ``TargetError`` is raised, if the target is no longer claimed for ``plan``.
+    """
     started, cpu = time.time(), time.process_time()
     columns = _Columns(job, len(batch.patch))
     objects: dict[str, int] = {}
@@ -81,6 +85,8 @@ def write_batch(job: Job, batch: Batch, source: Store, target: Target, header: A
                 columns.record(slot, name, raster, *writers[name].add(slot, raster.pixels))
         for writer in writers.values():
             writer.finish()
+        if plan:
+            require_claim(target, plan)
     for name, writer in writers.items():
         objects[chunk_key(name, (batch.index, 0, 0, 0))] = writer.stored
     data = encode_chunk(header, columns.headers)

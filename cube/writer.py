@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
 from distributed import Client
-from numpy.typing import NDArray
 
-from cube.arrays import ArraySpec, chunk_key, encode_chunk, group_document, metadata_bytes, values_digest
-from cube.certificate import certificate, pixels_digest, seal, sealed
+from cube.arrays import group_document, metadata_bytes, values_digest
+from cube.certificate import certificate, pixels_digest, seal
+from cube.claims import stake_publication
 from cube.clusters import Task, run
+from cube.conventions import convention_attributes
 from cube.errors import CorruptError, TargetError
-from cube.labels import label_values
+from cube.labels import label_values, write_array
 from cube.layout import FORMAT, ORIGINALS, constant_arrays, label_arrays, original_arrays
 from cube.plan import Plan
+from cube.preparation import claimed
+from cube.presence import clear_unfinished
 from cube.store import Store, open_store
 from cube.target import ROOT, Target
 from cube.watch import SILENT, Watcher
 from cube.worker import Receipt, read_receipt, receipt_key, run_batch
 
-PLAN = "plan.json"
 REPORT = "report.json"
 
 
@@ -73,8 +75,12 @@ def write_cube(plan: Plan, target: Target, client: Client | None, watcher: Watch
     Raises ``TargetError`` if the target holds another plan's cube, ``IncompleteError`` if a file is bad and the policy is
     ``fail``, ``StorageError`` if writing fails for good. Whatever is written stays and the next run goes on from it.
     """
-    prepare(plan, target)
-    target.clear_unfinished()
+    with claimed(plan, target):
+        return _write(plan, target, client, watcher)
+
+
+def _write(plan: Plan, target: Target, client: Client | None, watcher: Watcher) -> Written:
+    clear_unfinished(target)
     done = _finished(plan, target)
     watcher.start("writing", plan.patches)
     watcher.resume(sum(receipt["stop"] - receipt["start"] for receipt in done.values()))
@@ -85,79 +91,8 @@ def write_cube(plan: Plan, target: Target, client: Client | None, watcher: Watch
         watcher.count(receipt["stop"] - receipt["start"], receipt["bytes_in"], len(receipt["rejected"]))
     if left or not target.complete() or _found_damaged(target):
         publish_root(plan, target)
-        target.clear_unfinished()
+        clear_unfinished(target)
     return Written(receipts=tuple(receipts[index] for index in sorted(receipts)), resumed=len(done))
-
-
-def prepare(plan: Plan, target: Target, *, replace: bool = False) -> None:
-    """Refuse a target that holds something else; keep the plan beside the cube.
-
-    An unfinished build of another plan is taken over only where nothing it wrote is lost by that, or where ``replace`` says
-    so. Raises ``TargetError`` otherwise.
-    """
-    if target.complete():
-        holds = _plan_of(target)
-        if holds != plan.digest:
-            raise TargetError(
-                f"{target.url} holds another cube (plan {holds or 'unknown'}, this is plan {plan.digest}): "
-                "choose another --to, or remove that cube first"
-            )
-        if not target.build.exists(PLAN):
-            raise TargetError(f"{target.url} is complete, but its build records are gone: `cube verify` tells if it is sound")
-        return
-    target.require_writable()
-    if not target.build.exists(PLAN):
-        strangers = [entry.key for entry in islice(target.cube.list(), 3)]
-        if strangers:
-            raise TargetError(f"{target.url} is no cube and not empty ({', '.join(strangers)}, …): choose another --to")
-        target.build.write(PLAN, json.dumps(plan.document(), indent=1).encode())
-        return
-    recipe, digest = _begun(target)
-    if recipe != plan.recipe.name and any(True for _ in target.build.list("receipts")):
-        raise TargetError(f"{target.url} holds an unfinished build of recipe {recipe!r}: choose another --to")
-    if digest != plan.digest:
-        _take_over(plan, target, replace=replace)
-    target.build.write(PLAN, json.dumps(plan.document(), indent=1).encode())
-
-
-def _plan_of(target: Target) -> str | None:
-    """Return the plan a finished cube was built by: its root says so, or where that is damaged, the records beside it."""
-    root = target.cube.read(ROOT)
-    try:
-        told = root if sealed(root) else target.build.read(PLAN)
-        document = json.loads(told)
-        return str(document["attributes"]["cube"]["plan"] if told is root else document["digest"])
-    except (FileNotFoundError, ValueError, LookupError, TypeError):
-        return None
-
-
-def _begun(target: Target) -> tuple[str, str]:
-    """Return recipe and digest of the plan of an unfinished build."""
-    try:
-        before = json.loads(target.build.read(PLAN))
-        return before["recipe"]["name"], before["digest"]
-    except (ValueError, LookupError, TypeError):
-        raise TargetError(
-            f"{target.url}: {target.build.url}/{PLAN} is damaged: choose another --to, or remove what is there first"
-        ) from None
-
-
-def _take_over(plan: Plan, target: Target, *, replace: bool) -> None:
-    """Remove what an unfinished build of another plan wrote and this plan does not want."""
-    wanted = {receipt_key(digest) for digest in plan.batch_digests}
-    there = [entry.key for entry in target.build.list("receipts")]
-    lost = [key for key in there if key not in wanted]
-    if lost and not replace:
-        raise TargetError(
-            f"{target.url} holds an unfinished build of another plan: {len(lost):,} of its {len(there):,} finished batches "
-            "would be thrown away. Give the options it was begun with, choose another --to, or give --replace"
-        )
-    expected = {key for spec in plan.arrays for key in spec.object_keys()}
-    for entry in list(target.cube.list()):
-        if entry.key not in expected:
-            target.cube.remove(entry.key)
-    for key in lost:
-        target.build.remove(key)
 
 
 def _found_damaged(target: Target) -> bool:
@@ -171,7 +106,8 @@ def _found_damaged(target: Target) -> bool:
 def forget_batches(plan: Plan, target: Target, indexes: Iterable[int]) -> None:
     """Remove the receipts of some batches, so that the next run writes them again."""
     for index in indexes:
-        target.build.remove(receipt_key(plan.batch_digests[index]))
+        with suppress(FileNotFoundError):  # another run of the same plan may have been faster
+            target.build.remove(receipt_key(plan.batch_digests[index]))
 
 
 def _finished(plan: Plan, target: Target) -> dict[int, Receipt]:
@@ -221,15 +157,19 @@ def _whole_receipts(target: Target, keys: dict[int, str]) -> Iterator[Receipt]:
 
 
 def _tasks(plan: Plan, target: Target, indexes: list[int]) -> Iterator[Task]:
-    source = open_store(plan.inventory.source)
+    source = open_store(plan.inventory.source, options=plan.inventory.options)
     header = next(spec for spec in plan.arrays if spec.path == f"{ORIGINALS}/header")
     for index in indexes:
         batch = plan.batch(index)
-        yield f"write-{batch.digest}", (plan.job, batch, source, target, header)
+        yield f"write-{batch.digest}", (plan.job, batch, source, target, header, plan.digest)
 
 
 def publish_root(plan: Plan, target: Target) -> None:
-    """Write coordinates, then each array's metadata, then the root: only now can the cube be opened."""
+    """Write coordinates, then each array's metadata, then the root: only now can the cube be opened.
+
+    Raises ``TargetError`` if another plan has taken the target over.
+    """
+    stake_publication(target, plan.digest)
     keys = {index: receipt_key(digest) for index, digest in enumerate(plan.batch_digests)}
     values = label_values(plan, _whole_receipts(target, keys))
     digests = {}
@@ -237,7 +177,7 @@ def publish_root(plan: Plan, target: Target) -> None:
     written = [(spec, values[spec.path]) for spec in small if spec.path in values]
     for spec, array in (*written, *constant_arrays(plan.recipe)):
         typed = np.ascontiguousarray(array, dtype=spec.dtype)
-        _write_chunks(target.cube, spec, typed)
+        write_array(target.cube, spec, typed)
         digests[spec.path] = values_digest(typed)
     pixels = pixels_digest(values["patch"], values["digest"])
     documents = {spec.path: spec.document() for spec in plan.arrays}
@@ -246,18 +186,17 @@ def publish_root(plan: Plan, target: Target) -> None:
     for key, data in stored.items():
         target.cube.write(key, data)
     attributes = root_attributes(plan, certificate(pixels, digests, stored))
-    target.cube.write(ROOT, seal({**group_document(attributes), "consolidated_metadata": _consolidated(documents)}))
+    target.cube.write(ROOT, seal({**group_document(attributes), "consolidated_metadata": consolidated(documents)}))
 
 
-def _write_chunks(store: Store, spec: ArraySpec, values: NDArray[Any]) -> None:
-    length = spec.chunks[0]
-    for place in range(spec.grid[0]):
-        chunk = values[place * length : (place + 1) * length]
-        store.write(chunk_key(spec.path, (place, *(0 for _ in spec.shape[1:]))), encode_chunk(spec, chunk))
-
-
-def _consolidated(documents: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def consolidated(documents: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the metadata of all arrays and groups as the root document repeats them."""
     return {"kind": "inline", "must_understand": False, "metadata": documents}
+
+
+def opening_line(season: str) -> str:
+    """Return the line that opens a cube well."""
+    return f'xr.open_zarr(URL, chunks=None).sel(season="{season}").chunk(patch=128)'
 
 
 def root_attributes(plan: Plan, certified: dict[str, Any]) -> dict[str, Any]:
@@ -269,8 +208,9 @@ def root_attributes(plan: Plan, certified: dict[str, Any]) -> dict[str, Any]:
     return {
         "title": recipe.title,
         "Conventions": "CF-1.11",
+        **convention_attributes(recipe),
         "coordinates": " ".join((*labels, *constants)),
-        "open_with": f'xr.open_zarr(URL, chunks=None).sel(season="{first}").chunk(patch=128)',
+        "open_with": opening_line(first),
         "notice": "Equal tiles share their bytes: copy the objects of this store as they are, never rewrite them.",
         "cube": {
             "format": FORMAT,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from making import LEFT_OUT, Built, Made, build, leave_out, make_patches, write_recipe
+from making import LEFT_OUT, Built, Made, build, leave_out, make_patches, survey, write_recipe
+
+from cube.target import Target, target_of
 
 
 @pytest.fixture(scope="session")
@@ -15,6 +20,15 @@ def shared() -> Path:
     path = Path(os.environ.get("CUBE_SHARED") or Path(__file__).parents[2] / "shared")
     if not (path / "data").is_dir():
         leave_out("tests on real files: no folder `shared` beside the repository; CUBE_SHARED names another place")
+    return path
+
+
+@pytest.fixture(scope="session")
+def stac_schemas() -> Path:
+    """Folder of published STAC schemas, laid out as host/path; they are no part of the project."""
+    path = Path(os.environ.get("CUBE_SHARED") or Path(__file__).parents[2] / "shared") / "stac-schemas"
+    if not path.is_dir():
+        leave_out("tests on STAC schemas: no folder `shared/stac-schemas` beside the repository; CUBE_SHARED names another")
     return path
 
 
@@ -35,6 +49,20 @@ def tiny_cube(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Built:
     """Cube of ``made``, built once: two shards per modality, the last cut short. Read only."""
     folder = tmp_path_factory.mktemp("tiny")
     return build(write_recipe(folder / "tiny.yaml"), made.folder, folder / "tiny.zarr")
+
+
+@pytest.fixture(scope="session")
+def tiny_published(tiny_cube: Built, tmp_path_factory: pytest.TempPathFactory) -> Target:
+    """A copy of ``tiny_cube`` with its catalog beside it. Read only."""
+    from cube.catalog import describe, publish
+
+    folder = tmp_path_factory.mktemp("published")
+    shutil.copytree(tiny_cube.url, folder / "tiny.zarr")
+    built = replace(tiny_cube, url=str(folder / "tiny.zarr"), target=target_of(str(folder / "tiny.zarr")))
+    report, found = survey(built)
+    publish(describe(built.target, built.plan.recipe, report, found), built.target, report)
+    built.target.build.write("plan.json", json.dumps(built.plan.document()).encode())
+    return built.target
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

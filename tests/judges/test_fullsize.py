@@ -8,13 +8,26 @@ from pathlib import Path
 
 import pytest
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
 
 @pytest.mark.judges
 @pytest.mark.timeout(1200)
 def test_full_size_stays_within_its_limits(shared: Path, tmp_path: Path) -> None:
-    script = Path(__file__).parents[2] / "benchmarks/fullsize.py"
-    done = subprocess.run([sys.executable, script, "--folder", tmp_path / "full"], capture_output=True, text=True, check=False)
+    command = [sys.executable, BENCHMARKS / "fullsize.py", "--folder", tmp_path / "full"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "180,662 patches" in done.stdout
     assert "282,384 patches" in done.stdout
+
+
+@pytest.mark.judges
+def test_some_scenes_with_tiny_pixels_go_end_to_end_through_a_kill(shared: Path, tmp_path: Path) -> None:
+    command = [sys.executable, BENCHMARKS / "endtoend.py", "--shares", "64", "--folder", tmp_path / "tiny"]
+    command += ["--out", tmp_path / "figures.json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "resuming wrote only what was missing: yes" in done.stdout
+    assert "a resumed cube is the same as one never killed: yes" in done.stdout

@@ -2,80 +2,34 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
-import sysconfig
-import tarfile
-import venv
 import zipfile
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from dask_processes import dask_scheduler, dask_worker
+from environments import ROOT, Environment, make_wheel, new_environment
+from making import Made, build, write_recipe
 
-ROOT = Path(__file__).parents[2]
-PARTS = ("cube", "recipes", "catalog", "tests", "docs")
-FILES = ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md")
 BUNDLED = ("recipes", "catalog")
-
-
-@dataclass(frozen=True)
-class Installed:
-    """An environment that has the wheel, and an empty folder to run in."""
-
-    programs: Path
-    empty: Path
-
-    def run(self, program: str, *arguments: str) -> str:
-        """Run a program of the environment and return what it prints."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "CUBE_", "VIRTUAL_"))}
-        command = [str(self.programs / program), *arguments]
-        got = subprocess.run(command, cwd=self.empty, env=kept, capture_output=True, text=True, check=False, timeout=240)
-        assert got.returncode == 0, got.stderr
-        return got.stdout
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A source distribution of a copy of the sources, and the wheel of that."""
-    sources, out = tmp_path_factory.mktemp("sources") / "copy", tmp_path_factory.mktemp("dist")
-    ignored = shutil.ignore_patterns("__pycache__", "node_modules", ".*")
-    for name in PARTS:
-        shutil.copytree(ROOT / name, sources / name, ignore=ignored)
-    for name in FILES:
-        shutil.copy2(ROOT / name, sources / name)
-    hatch("sdist", sources, out)
-    (archive,) = out.glob("*.tar.gz")
-    with tarfile.open(archive) as file:
-        file.extractall(out / "unpacked", filter="data")
-    (unpacked,) = (out / "unpacked").iterdir()
-    hatch("wheel", unpacked, out)
-    (built,) = out.glob("*.whl")
-    return built
-
-
-def hatch(kind: str, sources: Path, out: Path) -> None:
-    command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(out)]
-    got = subprocess.run(command, cwd=sources, capture_output=True, text=True, check=False, timeout=120)
-    assert got.returncode == 0, got.stderr
+    return make_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """The wheel in a new environment, which sees the dependencies of the running one, but no editable install."""
-    folder = tmp_path_factory.mktemp("environment") / "venv"
-    venv.create(folder, symlinks=True, with_pip=False)
-    python = folder / "bin" / "python"
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
+    environment = new_environment(tmp_path_factory.mktemp("environment"), with_dependencies=True, with_pip=False)
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(environment.python)]
     command += ["install", "--quiet", "--no-index", "--no-deps", str(wheel)]
     got = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert got.returncode == 0, got.stderr
-    (packages,) = folder.glob("lib/python*/site-packages")
-    # A folder named in a .pth file is searched, but the .pth files in it, such as that of an editable install, are not.
-    (packages / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")
-    return Installed(folder / "bin", tmp_path_factory.mktemp("empty"))
+    return environment
 
 
 def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
@@ -102,22 +56,47 @@ def test_recipes_and_templates_come_along(wheel: Path) -> None:
     assert there == wanted
 
 
-def test_package_is_that_of_the_wheel(installed: Installed) -> None:
+def test_package_is_that_of_the_wheel(installed: Environment) -> None:
     program = "import cube, cube.bundled; print(cube.__file__); print(cube.bundled.folder('recipes'))"
     module, recipes = installed.run("python", "-c", program).split()
     for path in (module, recipes):
         assert Path(path).resolve().is_relative_to(installed.programs.parent.resolve())
 
 
-def test_command_lists_its_recipes(installed: Installed) -> None:
+def test_command_lists_its_recipes(installed: Environment) -> None:
     names = [line.split()[0] for line in installed.run("cube", "recipes").splitlines()]
     assert names == sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
 
 
-def test_demo_runs_from_an_empty_folder(installed: Installed) -> None:
+def test_demo_runs_from_an_empty_folder(installed: Environment) -> None:
     printed = installed.run("cube", "demo")
     assert printed.count("is sound:") == 2
     assert [path.name for path in installed.empty.iterdir()] == ["cube-demo"]
     made = {path.name for path in (installed.empty / "cube-demo").iterdir()}
     assert made == {"files", "demo.zarr", "demo.build", "demo.stac"}
     assert (installed.empty / "cube-demo" / "demo.stac" / "collection.json").is_file()
+
+
+def test_workers_need_nothing_but_the_wheel(installed: Environment, made: Made, tmp_path: Path) -> None:
+    """A scheduler and two workers of that environment, each a process of its own, make the cube that one process makes."""
+    recipe = write_recipe(tmp_path / "tiny.yaml", shard=4)
+    build(recipe, made.folder, tmp_path / "alone.zarr")
+    variables = installed.variables()
+    with ExitStack() as stack:
+        address = stack.enter_context(dask_scheduler(python=installed.python, environment=variables, folder=installed.empty))
+        workers = [
+            stack.enter_context(dask_worker(address, python=installed.python, environment=variables, folder=installed.empty))
+            for _ in range(2)
+        ]
+        words = ["build", str(recipe), "--source", str(made.folder), "--to", str(tmp_path / "a.zarr"), "--scheduler", address]
+        done = subprocess.run([sys.executable, "-m", "cube", *words], capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+    named = {
+        path.read_text().partition('"worker": "')[2].partition('"')[0] for path in (tmp_path / "a.build/receipts").iterdir()
+    }
+    assert {int(name.rpartition(":")[2]) for name in named} <= {worker.pid for worker in workers}
+    written, expected = (
+        {path.relative_to(cube): path.read_bytes() for path in cube.rglob("*") if path.is_file()}
+        for cube in (tmp_path / "a.zarr", tmp_path / "alone.zarr")
+    )
+    assert written == expected

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import shutil
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import dask
 import numpy as np
 import pytest
 import xarray as xr
-from making import Built, Made
+from making import MODALITIES, Built, Made
+from web import Ranged, Whole, serving
 
 from cube import Samples, open_cube
 from cube.errors import FilterError, RequestError
@@ -60,7 +58,8 @@ def test_what_is_not_there_is_refused(tiny_cube: Built) -> None:
         open_cube(tiny_cube.url, modalities=["s3"])
 
 
-def test_dask_chunks_of_a_run_end_where_those_of_the_cube_do(tiny_cube: Built) -> None:
+def test_dask_chunks_of_a_run_end_where_those_of_the_cube_do(tiny_cube: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cube.backend._DASK_BYTES", 16 * 13 * 32 * 32 * 2)
     whole = xr.open_dataset(tiny_cube.url, engine="cube", chunks={})
     assert whole.s2.chunks[0] == (16, 9)
     run = xr.open_dataset(tiny_cube.url, engine="cube", chunks={}, where="scene=15")  # patches 11 to 16
@@ -84,51 +83,9 @@ def test_a_catalog_leads_to_its_cube(tiny_cube: Built, tmp_path: Path) -> None:
         open_cube(str(catalog))
 
 
-class _Ranged(http.server.SimpleHTTPRequestHandler):
-    """Serves files, and parts of files where it is asked for them."""
-
-    ranges = True
-
-    def do_GET(self) -> None:
-        asked = self.headers.get("Range")
-        path = Path(self.translate_path(self.path))
-        if not (self.ranges and asked and path.is_file()):
-            super().do_GET()
-            return
-        data = path.read_bytes()
-        first, _, last = asked.removeprefix("bytes=").partition("-")
-        start = int(first) if first else len(data) - int(last)
-        stop = int(last) + 1 if first and last else len(data)
-        self.send_response(206)
-        self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
-        self.send_header("Content-Length", str(stop - start))
-        self.end_headers()
-        self.wfile.write(data[start:stop])
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep quiet."""
-
-
-class _Whole(_Ranged):
-    ranges = False
-
-
-@contextmanager
-def serving(folder: Path, handler: type[_Ranged]) -> Iterator[str]:
-    """Serve a folder on the loopback interface."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 def test_a_plain_web_server_is_enough(tiny_cube: Built, made: Made) -> None:
     folder = Path(tiny_cube.url).parent
-    with serving(folder, _Ranged) as url:
+    with serving(folder, Ranged) as url:
         seen = open_cube(f"{url}/tiny.zarr").isel(patch=[3, 17]).s2.values
         assert np.array_equal(seen, made.array("s2")[[3, 17]])
         assert np.array_equal(Samples(f"{url}/tiny.zarr", modalities=["lc"]).read([4])["lc"], made.array("lc")[[4]])
@@ -136,8 +93,58 @@ def test_a_plain_web_server_is_enough(tiny_cube: Built, made: Made) -> None:
             open_cube(f"{url}/other.zarr")
 
 
+@pytest.fixture
+def counted(tiny_cube: Built) -> Iterator[tuple[str, list[str]]]:
+    """URL of a cube on a web server, and what it was asked for so far."""
+
+    class Counting(Ranged):
+        asked: ClassVar[list[str]] = []
+
+        def do_GET(self) -> None:
+            self.asked.append(self.path.removeprefix("/tiny.zarr/"))
+            super().do_GET()
+
+        def do_HEAD(self) -> None:
+            self.asked.append(f"HEAD {self.path}")
+            super().do_HEAD()
+
+    with serving(Path(tiny_cube.url).parent, Counting) as url:
+        yield f"{url}/tiny.zarr", Counting.asked
+
+
+def tiles_of(asked: list[str]) -> set[str]:
+    return {key for key in asked if key.split("/")[0] in MODALITIES}
+
+
+def test_opening_selecting_and_planning_ask_for_no_tile(counted: tuple[str, list[str]], made: Made) -> None:
+    url, asked = counted
+    cube = xr.open_dataset(url, engine="cube")
+    assert asked == ["zarr.json", "patch/c/0"]
+    one = cube.sel(patch=made.ids[4], s2_band=["B04", "B02"])
+    part = cube.sel(season="spring").sel(split="train").isel(y=slice(0, 16))
+    assert 0 < part.sizes["patch"] < len(made.ids)
+    assert sorted(asked[2:]) == ["season/c/0", "split/c/0"]
+    chosen = open_cube(url, where="season=summer and split=train", bbox=(-180, -90, 180, 90))
+    part.chunk(patch=4).mean()
+    xr.open_dataset(url, engine="cube", chunks={}).mean()
+    repr(chosen), chosen._repr_html_()
+    assert tiles_of(asked) == set()
+    assert np.array_equal(one.s2.values, made.pixels[made.ids[4], "s2"][[3, 1]])
+    assert tiles_of(asked) == {"s2/c/0/0/0/0"}
+
+
+@pytest.mark.parametrize("patches", [1, 4, 16, 100])
+def test_a_mean_has_about_two_tasks_a_chunk(tiny_cube: Built, monkeypatch: pytest.MonkeyPatch, patches: int) -> None:
+    monkeypatch.setattr("cube.backend._DASK_BYTES", patches * 13 * 32 * 32 * 2)
+    whole = xr.open_dataset(tiny_cube.url, engine="cube", chunks={})
+    for cube in (whole, open_cube(tiny_cube.url).chunk(patch=patches)):
+        chunks = sum(len(array.chunks[0]) for array in cube.data_vars.values())
+        (mean,) = dask.optimize(cube.mean())
+        assert chunks <= len(dict(mean.__dask_graph__())) <= 2 * chunks + 3 * len(cube.data_vars)
+
+
 def test_a_server_that_ignores_ranges_is_refused(tiny_cube: Built) -> None:
-    with serving(Path(tiny_cube.url).parent, _Whole) as url:
+    with serving(Path(tiny_cube.url).parent, Whole) as url:
         cube = open_cube(f"{url}/tiny.zarr")
         with pytest.raises(OSError, match="must honour Range"):
             cube.s2.load()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
+from cube.errors import RequestError
 from cube.store import Entry, LocalStore, ObjectStore, Range, Store, open_store
+from cube.target import target_of
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -103,6 +108,67 @@ def test_nothing_appears_and_nothing_is_lost_if_writing_fails(store: Store, erro
             fail(key)
     assert store.read("x") == b"before"
     assert [entry.key for entry in store.list()] == ["x"]
+
+
+def test_one_of_many_writes_a_new_object(store: Store) -> None:
+    assert store.write_new("a/x", b"first") == b"first"
+    assert store.write_new("a/x", b"second") == b"first"
+    assert store.read("a/x") == b"first"
+    with ThreadPoolExecutor(8) as pool:
+        stands = set(pool.map(lambda number: store.write_new("a/y", b"%d" % number), range(40)))
+    assert stands == {store.read("a/y")}
+    assert sorted(entry.key for entry in store.list()) == ["a/x", "a/y"]
+
+
+def test_a_file_system_without_links_knows_one_writer_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(source: str, target: str) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", no_links)
+    store = LocalStore(str(tmp_path))
+    assert store.write_new("x", b"first") == b"first"
+    assert store.write_new("x", b"second") == b"first"
+    assert [entry.key for entry in store.list()] == ["x"]
+
+
+def test_a_lost_answer_is_no_conflict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client tries again after a lost answer, and is told that the object is there: it is its own."""
+    store = ObjectStore("memory://lost/root")
+    write = MemoryFileSystem.pipe_file
+
+    def lose_the_answer(self: MemoryFileSystem, path: str, value: bytes, mode: str) -> None:
+        write(self, path, value, mode=mode)
+        raise OSError(errno.EINVAL, "At least one of the pre-conditions you specified did not hold")
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", lose_the_answer)
+    assert store.write_new("x", b"mine") == b"mine"
+
+
+def test_a_failure_that_wrote_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: MemoryFileSystem, path: str, value: bytes, mode: str) -> None:
+        raise PermissionError(errno.EACCES, "Forbidden")
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", refuse)
+    with pytest.raises(PermissionError, match="Forbidden"):
+        ObjectStore("memory://refused/root").write_new("x", b"mine")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["s3://key:planted@bucket/a.zarr", "https://me:planted@host/a.zarr", "https://host/a.zarr?X-Amz-Signature=planted"],
+)
+def test_a_url_with_credentials_is_refused_and_not_shown(url: str) -> None:
+    for refuse in (open_store, target_of):
+        with pytest.raises(RequestError) as caught:
+            refuse(url)
+        assert "planted" not in str(caught.value)
+        assert "key" not in str(caught.value).replace("KEY", "")
+
+
+def test_options_are_not_shown() -> None:
+    store = open_store("s3://bucket/a.zarr", options={"key": "planted", "secret": "planted"})
+    assert "planted" not in f"{store} {store!r} {target_of('s3://bucket/a.zarr', options={'secret': 'planted'})!r}"
+    assert pickle.loads(pickle.dumps(store)).options == store.options
 
 
 def test_a_store_is_a_value_that_travels(store: Store) -> None:
