@@ -6,11 +6,13 @@ import json
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import urljoin
 
 from numpy.typing import NDArray
 
+from cube.answers import undamaged
 from cube.arrays import ArraySpec, read_spec
 from cube.certificate import sealed
 from cube.errors import CorruptError, RequestError
@@ -84,6 +86,10 @@ class Source:
             self._values[name] = read_array(self.store, self.specs[name])
         return self._values[name]
 
+    def known(self, name: str) -> Array | None:
+        """Return a whole small array if it was read already."""
+        return self._values.get(name)
+
     def shares(self, field: str) -> Array:
         """Return what part of each patch (patch) the class covers that a field such as ``class:Urban`` means; NaN in gaps.
 
@@ -108,7 +114,7 @@ def read_root(url: str, options: Mapping[str, Any] | None = None) -> Root:
     """Read the root document of a cube, given by its own URL or that of a STAC document or catalog that lists it.
 
     Raises ``FileNotFoundError`` if nothing is there, ``RequestError`` for a STAC document without a Zarr asset,
-    ``CorruptError`` for a root document that arrives damaged again and again.
+    ``CorruptError`` for a damaged root document.
     """
     url = str(url).rstrip("/")
     if url.endswith(".json") and not url.endswith(f"/{ROOT}"):
@@ -117,37 +123,41 @@ def read_root(url: str, options: Mapping[str, Any] | None = None) -> Root:
         url = _asset(f"{url}/collection.json", options)
     url = url.removesuffix(f"/{ROOT}")
     store = open_store(url, options=options)
-    return Root(url, store, _document(store))
+    read = partial(store.read, ROOT)
+    return Root(url, store, undamaged(partial(_parsed, url), read(), read))
 
 
-def _document(store: Store) -> Any:
-    """Read and parse a root document, and read it once more where it is not what was sealed.
-
-    What was damaged on its way is whole then; what somebody changed is the same again, and taken as it is.
-    """
-    data = store.read(ROOT)
-    if b'"certificate"' in data and not sealed(data):
-        again = store.read(ROOT)
-        if again != data and not sealed(again):
-            raise CorruptError(f"{store.url}/{ROOT} is not what was sealed, and is another each time it is read")
-        data = again
-    return json.loads(data)
+def _parsed(url: str, data: bytes) -> Any:
+    """Parse a root document. Raises ``CorruptError`` for one of this package that is not what was sealed."""
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise CorruptError(f"{url}/{ROOT} is damaged ({error})") from None
+    if _known(document) and not sealed(data):
+        raise CorruptError(f"{url}/{ROOT} is not what was sealed: `cube verify` tells more, or open it with xr.open_zarr")
+    return document
 
 
 def source_of(root: Root) -> Source | None:
     """Return the cube, or None for a Zarr group that is none of this package's."""
-    attributes = root.document.get("attributes", {})
-    known = attributes.get("cube", {}).get("format", "")
-    if known.partition(".")[0] != FORMAT.partition(".")[0]:
+    if not _known(root.document):
         return None
     try:
         specs = {path: read_spec(path, item) for path, item in root.arrays.items()}
     except CorruptError:
         return None
+    attributes = root.document["attributes"]
     pixels = [specs.get(modality) for modality in attributes["cube"]["modalities"]]
     if any(spec is None or spec.inner is None for spec in pixels):
         return None  # somebody wrote its pixels anew
     return Source(root.url, root.store, specs, attributes)
+
+
+def _known(document: Mapping[str, Any]) -> bool:
+    """Tell whether a root document is of a format that this version reads."""
+    facts = document.get("attributes", {}).get("cube")
+    known = str(facts.get("format", "")) if isinstance(facts, Mapping) else ""  # others may call something "cube", too
+    return known.partition(".")[0] == FORMAT.partition(".")[0]
 
 
 def open_source(url: str, options: Mapping[str, Any] | None = None) -> Source:
