@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import dask.config
 from distributed import Client, Future, LocalCluster, as_completed
+from distributed.comm import CommClosedError
 
 from cube.config import ClusterProfile
 from cube.errors import CubeError, RequestError, StorageError
