@@ -184,20 +184,28 @@ class PixelReader:
         return entries
 
     def fetch(self, tiles: list[Tile]) -> list[memoryview | None]:
-        """Return the stored bytes of tiles, sorted by where they lie; what lies close together is fetched as one.
+        """Return what :meth:`decode` takes for tiles, sorted by where they lie.
 
         Where the store is near, it is told what will be read, and :meth:`decode` reads it: None stands for each tile.
         """
-        ranges, owners = self._ranges(tiles)
-        self.traffic.requests += len(ranges)
-        self.traffic.bytes += sum(item.stop - item.start for item in ranges if item.stop is not None)
-        if self.store.near:
-            self.store.announce(ranges)
-            return [None] * len(tiles)
+        if not self.store.near:
+            return list(self.stored(tiles))
+        self.store.announce(self._counted(tiles)[0])
+        return [None] * len(tiles)
+
+    def stored(self, tiles: list[Tile]) -> list[memoryview]:
+        """Return the stored bytes of tiles, sorted by where they lie; what lies close together is fetched as one."""
+        ranges, owners = self._counted(tiles)
         pieces = [memoryview(data) for data in self.store.read_ranges(ranges)]
         starts = [tile.offset - ranges[owner].start for tile, owner in zip(tiles, owners, strict=True)]
         found = zip(tiles, owners, starts, strict=True)
         return [pieces[owner][start : start + tile.length] for tile, owner, start in found]
+
+    def _counted(self, tiles: list[Tile]) -> tuple[list[Range], list[int]]:
+        ranges, owners = self._ranges(tiles)
+        self.traffic.requests += len(ranges)
+        self.traffic.bytes += sum(item.stop - item.start for item in ranges if item.stop is not None)
+        return ranges, owners
 
     def decode(self, tile: Tile, data: memoryview | None, out: Array) -> float:
         """Decode the stored bytes of a tile into ``out`` (band, y, x); return the seconds that reading them took."""
