@@ -183,25 +183,26 @@ class PixelReader:
             entries[row] = self._indexes[shard][slot]
         return entries
 
-    def fetch(self, tiles: list[Tile]) -> list[memoryview | None]:
-        """Return what :meth:`decode` takes for tiles, sorted by where they lie.
-
-        Where the store is near, it is told what will be read, and :meth:`decode` reads it: None stands for each tile.
-        """
-        if not self.store.near:
-            return list(self.stored(tiles))
-        self.store.announce(self._counted(tiles)[0])
-        return [None] * len(tiles)
-
-    def stored(self, tiles: list[Tile]) -> list[memoryview]:
+    def fetch(self, tiles: list[Tile]) -> list[memoryview]:
         """Return the stored bytes of tiles, sorted by where they lie; what lies close together is fetched as one."""
-        ranges, owners = self._counted(tiles)
+        ranges, owners = self._counted_ranges(tiles)
         pieces = [memoryview(data) for data in self.store.read_ranges(ranges)]
         starts = [tile.offset - ranges[owner].start for tile, owner in zip(tiles, owners, strict=True)]
         found = zip(tiles, owners, starts, strict=True)
         return [pieces[owner][start : start + tile.length] for tile, owner, start in found]
 
-    def _counted(self, tiles: list[Tile]) -> tuple[list[Range], list[int]]:
+    def fetch_ahead(self, tiles: list[Tile]) -> list[memoryview] | list[None]:
+        """Return what :meth:`decode` wants of tiles: stored bytes, or None each where the store is near.
+
+        Such a store is told what will be read, and the thread that decodes a tile reads it.
+        """
+        if not self.store.near:
+            return self.fetch(tiles)
+        ranges, _ = self._counted_ranges(tiles)
+        self.store.announce(ranges)
+        return [None] * len(tiles)
+
+    def _counted_ranges(self, tiles: list[Tile]) -> tuple[list[Range], list[int]]:
         ranges, owners = self._ranges(tiles)
         self.traffic.requests += len(ranges)
         self.traffic.bytes += sum(item.stop - item.start for item in ranges if item.stop is not None)
@@ -298,7 +299,7 @@ class PixelReader:
             tile, data = job
             take(uses[tile], self._decoded(tile, data))
 
-        self._each(finish, list(zip(left, self.fetch(left), strict=True)))
+        self._each(finish, list(zip(left, self.fetch_ahead(left), strict=True)))
 
     def _ranges(self, tiles: list[Tile]) -> tuple[list[Range], list[int]]:
         """Return the ranges to fetch, and for each tile which one it lies in."""

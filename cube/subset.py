@@ -161,7 +161,7 @@ def _adopt(reader: PixelReader, writer: ShardWriter, rows: Array, present: Array
         entries = reader.entries(rows[slots]).tolist()
         places = [[Tile(shard, *entry) for entry in patch] for shard, patch in zip(shards, entries, strict=True)]
         wanted = sorted({tile for patch in places for tile in patch})
-        fetched = dict(zip(wanted, reader.stored(wanted), strict=True))
+        fetched = dict(zip(wanted, reader.fetch(wanted), strict=True))
         for slot, patch in zip(slots.tolist(), places, strict=True):
             if writer.adopt(slot, fetched, patch) != digest[slot].tobytes():
                 raise CorruptError(f"{reader.spec.path}: the pixels of patch {rows[slot]} are not those of its digest")

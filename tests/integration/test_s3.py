@@ -74,6 +74,14 @@ def test_a_whole_object_is_read_with_one_request(remote: Built, monkeypatch: pyt
     assert asked == ["get_object"] * 3
 
 
+def test_browsers_are_told_what_a_document_is(environment: None, server: S3Server) -> None:
+    store, client = open_store("s3://public/documents"), server.client()
+    for name, kind in {"a.html": "text/html", "b.json": "application/json", "c.png": "image/png", "c/0": "binary"}.items():
+        store.write(name, b"{}")
+        assert client.head_object(Bucket="public", Key=f"documents/{name}")["ContentType"].startswith(kind)
+    client.close()
+
+
 def test_objects_are_those_of_the_cube_on_a_disk(remote: Built, tiny_cube: Built, server: S3Server) -> None:
     there, here = server.objects("public", "cubes/tiny.zarr/"), objects_of(Path(tiny_cube.url))
     assert there.keys() == here.keys()
