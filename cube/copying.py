@@ -14,7 +14,7 @@ from blake3 import blake3
 from distributed import Client
 
 from cube.arrays import ArraySpec, chunk_key
-from cube.catalog import COLLECTION, describe, publish
+from cube.catalog import CATALOG, COLLECTION, describe, publish
 from cube.claims import COPY, stake, stake_publication, standing_claim
 from cube.clusters import Task, run
 from cube.errors import CorruptError, RequestError, TargetError
@@ -34,6 +34,8 @@ _STREAMS = 4
 """Objects that one task copies at the same time."""
 _PIECE = 16 * 2**20
 """Bytes of one object that are under way at the same time."""
+_LAST = {COLLECTION: 1, CATALOG: 2}
+"""What of a catalog is written after everything that it names."""
 _ROUNDS = 2
 """What the verification finds damaged is written once more."""
 
@@ -81,7 +83,8 @@ def copy_cube(
     if to.complete() and to.cube.read(ROOT) != work.root:
         raise TargetError(f"{to.url} holds another cube: choose another place, or remove that cube first")
     with present(to), to.storing():
-        _claim(to, work.id)
+        if not to.complete():  # the very same cube may have been built there
+            _claim(to, work.id)
         clear_unfinished(to)
         report, survey = _written(work, client, watcher)
         catalog = ""
@@ -192,8 +195,8 @@ class _Whole:
         return self.source.cube.url.rpartition("/")[2] == self.to.cube.url.rpartition("/")[2]
 
     def publish(self, report: Report, survey: Survey | None) -> str:
-        """Copy the catalog, the collection last; a cube of another name gets one of its own, for the old one names the old."""
-        keys = sorted((entry.key for entry in self.source.stac.list()), key=lambda key: (key == COLLECTION, key))
+        """Copy the catalog, its root last; a cube of another name gets one of its own, for the old one names the old."""
+        keys = sorted((entry.key for entry in self.source.stac.list()), key=lambda key: _LAST.get(key, 0))
         if COLLECTION not in keys:
             return ""
         if not self._same_name():

@@ -223,9 +223,10 @@ class _Verification:
             source=self.source.store if self.source is not None else None,
             tallied=self.surveyor.jobs if self.surveyor is not None else {},
         )
-        if self.surveyor is not None:
-            self.surveyor.prepare(values, layouts)
-        outcomes = list(self._examine(_tasks(examination, values, sizes, self.surveyor), values["patch"]))
+        surveyor = self.surveyor if {"season", "scene"} <= values.keys() else None
+        if surveyor is not None:
+            surveyor.prepare(values, layouts)
+        outcomes = list(self._examine(_tasks(examination, values, sizes, surveyor), values["patch"]))
         self.findings += [finding for outcome in outcomes for finding in outcome.findings]
         self.damaged += [outcome.index for outcome in outcomes if outcome.findings]
         self._name_batches(outcomes, len(outcomes) * len(layouts), values)

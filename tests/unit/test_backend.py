@@ -162,6 +162,16 @@ def _with_metadata(url: Path, changes: dict[str, Any], attributes: dict[str, Any
     (url / "zarr.json").write_bytes(seal(root))
 
 
+def test_a_root_that_is_not_what_was_sealed_is_refused(tiny_cube: Built, tmp_path: Path) -> None:
+    url = tmp_path / "x.zarr"
+    shutil.copytree(tiny_cube.url, url)
+    data = (url / "zarr.json").read_bytes()
+    for damaged in (data.replace(b'"tiny"', b'"tinz"', 1), data[:-10]):
+        (url / "zarr.json").write_bytes(damaged)
+        with pytest.raises(CorruptError, match=r"zarr\.json is (not what was sealed|damaged)"):
+            open_cube(str(url))
+
+
 class _Bomb:
     """What runs a command where it is unpickled: it makes a folder."""
 
