@@ -29,7 +29,7 @@ from cube.target import target_of
 from cube.verification import verify_cube
 from cube.writer import write_cube
 
-LOCAL = {"host": "127.0.0.1", "threads_per_worker": 1, "dashboard_address": None, "memory_limit": 0}
+LOCAL = {"host": "127.0.0.1", "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "memory_limit": 0}
 
 
 @pytest.fixture(scope="module")
@@ -170,11 +170,8 @@ def test_the_command_starts_the_cluster_that_a_config_names(alone: Built, many: 
         ({"class": "distributed.NoCluster"}, "distributed has no class 'NoCluster'"),
         ({"class": "os.system"}, "os has no class 'system'"),
         ({"class": "subprocess.Popen", "options": {"args": ["true"]}}, "subprocess.Popen is no Dask cluster class: it lacks"),
-        (
-            {"class": "distributed.LocalCluster", "options": {"n_worker": 1, "processes": False}},
-            "LocalCluster does not start: ",
-        ),
-        ({"class": "distributed.LocalCluster", "options": {**LOCAL, "protocol": "x"}}, "does not start: "),
+        ({"class": "dask_processes.Refusing"}, "dask_processes.Refusing does not start: RuntimeError: no room"),
+        ({"class": "dask_processes.Refusing", "options": {"size": 1}}, "dask_processes.Refusing does not start: TypeError: "),
         ({"class": "distributed.LocalCluster", "options": {**LOCAL, "n_workers": 0}, "wait": 0.2}, "has no worker after 0.2 s"),
     ],
 )
