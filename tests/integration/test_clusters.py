@@ -29,7 +29,8 @@ from cube.target import target_of
 from cube.verification import verify_cube
 from cube.writer import write_cube
 
-LOCAL = {"host": "127.0.0.1", "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "memory_limit": 0}
+LOCAL: dict[str, object] = {"host": "127.0.0.1", "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "memory_limit": 0}
+LOCAL["scheduler_kwargs"] = {"dashboard": False}
 
 
 @pytest.fixture(scope="module")
@@ -109,12 +110,12 @@ def test_the_window_follows_the_workers() -> None:
     with open_cluster(scheduler=None, workers=0, profile=threads(1, 1)) as client:
         assert clusters._window(client) == 16
         client.cluster.scale(2)
-        client.wait_for_workers(2, timeout=30)
+        client.wait_for_workers(2, timeout=120)
         assert clusters._window(client) == 16
     with open_cluster(scheduler=None, workers=0, profile=threads(1, 12)) as client:
         assert clusters._window(client) == 24
         client.cluster.scale(2)
-        client.wait_for_workers(2, timeout=30)
+        client.wait_for_workers(2, timeout=120)
         assert clusters._window(client) == 48
 
 
@@ -193,7 +194,7 @@ def test_a_dashboard_and_a_performance_report(seen: Client, tmp_path: Path) -> N
     said: list[str] = []
     with observed(seen, link=True, report=str(tmp_path / "report.html"), say=said.append):
         (line,) = said
-        with urllib.request.urlopen(line.removeprefix("Dashboard: "), timeout=30) as page:
+        with urllib.request.urlopen(line.removeprefix("Dashboard: "), timeout=120) as page:
             assert "Bokeh" in page.read().decode()
         assert list(run(seen, nap, [("nap-in-the-report", (1,))])) == [1]
     assert "nap" in (tmp_path / "report.html").read_text(encoding="utf-8")
