@@ -48,6 +48,7 @@ lint: setup
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive cube
 
 judges: setup
+	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
 	$(BIN)/python -m pytest -m judges
 
 bench: setup

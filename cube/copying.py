@@ -14,7 +14,7 @@ from blake3 import blake3
 from distributed import Client
 
 from cube.arrays import ArraySpec, chunk_key
-from cube.catalog import COLLECTION, describe, publish
+from cube.catalog import CATALOG, COLLECTION, describe, publish
 from cube.claims import COPY, stake, stake_publication, standing_claim
 from cube.clusters import Task, run
 from cube.errors import CorruptError, RequestError, TargetError
@@ -34,6 +34,8 @@ _STREAMS = 4
 """Objects that one task copies at the same time."""
 _PIECE = 16 * 2**20
 """Bytes of one object that are under way at the same time."""
+_LAST = {COLLECTION: 1, CATALOG: 2}
+"""What of a catalog is written after everything that it names."""
 _ROUNDS = 2
 """What the verification finds damaged is written once more."""
 
@@ -48,7 +50,7 @@ class Copied:
     url: str
     patches: int
     objects: int
-    """Objects written by this run."""
+    """Objects written by this run; of a subset, those that hold pixels and headers."""
     bytes: int
     standing: int
     """Objects that an earlier run had left."""
@@ -81,7 +83,8 @@ def copy_cube(
     if to.complete() and to.cube.read(ROOT) != work.root:
         raise TargetError(f"{to.url} holds another cube: choose another place, or remove that cube first")
     with present(to), to.storing():
-        _claim(to, work.id)
+        if not to.complete():  # the very same cube may have been built there
+            _claim(to, work.id)
         clear_unfinished(to)
         report, survey = _written(work, client, watcher)
         catalog = ""
@@ -164,7 +167,8 @@ class _Whole:
         again |= {key for key in self._small for name in damaged[1] if key == name or key.startswith(f"{name}/c/")}
         left = {key for key, size in sizes.items() if there.get(key) != size} | again
         self.standing = max(0, len(sizes) - len(left) - len(self.moved))
-        for place, copied in run(client, copy_objects, self._tasks([*batches, sorted(self._small)], left, sizes)):
+        groups = {len(batches): sorted(self._small), **dict(enumerate(batches))}
+        for place, copied in run(client, copy_objects, self._tasks(groups, left, sizes)):
             self.moved |= copied
             watcher.count(max(0, min(self._slots, self.patches - place * self._slots)), sum(copied.values()))
 
@@ -178,8 +182,8 @@ class _Whole:
             raise CorruptError(f"{self.source.url} lacks {len(missing):,} objects, such as {missing[0]}: see `cube verify`")
         return sizes
 
-    def _tasks(self, groups: list[list[str]], left: set[str], sizes: Mapping[str, int]) -> Iterator[Task]:
-        for place, keys in enumerate(groups):
+    def _tasks(self, groups: Mapping[int, list[str]], left: set[str], sizes: Mapping[str, int]) -> Iterator[Task]:
+        for place, keys in groups.items():
             if wanted := {key: sizes[key] for key in keys if key in left}:
                 yield f"{self.id}-{place}", (place, self.source.cube, self.to.cube, wanted)
 
@@ -192,8 +196,8 @@ class _Whole:
         return self.source.cube.url.rpartition("/")[2] == self.to.cube.url.rpartition("/")[2]
 
     def publish(self, report: Report, survey: Survey | None) -> str:
-        """Copy the catalog, the collection last; a cube of another name gets one of its own, for the old one names the old."""
-        keys = sorted((entry.key for entry in self.source.stac.list()), key=lambda key: (key == COLLECTION, key))
+        """Copy the catalog, its root last; a cube of another name gets one of its own, for the old one names the old."""
+        keys = sorted((entry.key for entry in self.source.stac.list()), key=lambda key: _LAST.get(key, 0))
         if COLLECTION not in keys:
             return ""
         if not self._same_name():

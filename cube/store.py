@@ -27,6 +27,7 @@ from cube.errors import RequestError
 
 SPOOL_LIMIT = 32 * 2**20
 """Bytes of one object held in memory before they are spooled to a temporary file (object stores only)."""
+_MEDIA_TYPES = {".html": "text/html; charset=utf-8", ".json": "application/json", ".png": "image/png"}
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 """Answers of a file system that has no hard links."""
 
@@ -449,7 +450,7 @@ class ObjectStore:
     @_insisting
     def write(self, key: str, data: bytes) -> None:
         fs, root = self._open()
-        fs.pipe_file(f"{root}/{key}", data)
+        fs.pipe_file(f"{root}/{key}", data, **_media_type(fs, key))
 
     @_insisting
     def write_new(self, key: str, data: bytes) -> bytes:
@@ -538,6 +539,12 @@ class ObjectStore:
     def _found(self, prefix: str) -> dict[str, Any]:
         fs, root = self._open()
         return dict(fs.find(f"{root}/{prefix}".rstrip("/"), detail=True))
+
+
+def _media_type(fs: Any, key: str) -> dict[str, str]:
+    """Return what S3 is to tell browsers, which would save the object to a file instead of showing it."""
+    told = _MEDIA_TYPES.get(os.path.splitext(key)[1])
+    return {"ContentType": told} if told and "s3" in fs.protocol else {}
 
 
 def _upload(fs: Any, path: str, spool: IO[bytes], size: int) -> None:

@@ -28,6 +28,8 @@ from cube.tiles import TileLayout
 from cube.watch import SILENT, Watcher
 
 _COUNTS = ("nan_count", "zero_count", "saturated_count")
+_SURVEYED = {"season", "scene", "epsg", "transform"}
+"""Labels a survey needs, as far as a cube has them."""
 _ROUNDING = 1e-6
 """Degrees by which another PROJ may place a patch's centre."""
 
@@ -215,6 +217,8 @@ class _Verification:
             self.found("pixels", ", ".join(missing), "damaged, so no pixel could be checked")
             return
         by_path = {spec.path: spec for spec in specs}
+        if not by_path.keys() & _SURVEYED <= values.keys():
+            self.surveyor = None  # the report does not pass, so there is no survey
         layouts = {name: tile_layout(by_path[name], facts["saturated"].get(name)) for name in facts["modalities"]}
         examination = Examination(
             cube=self.target.cube,
@@ -223,9 +227,10 @@ class _Verification:
             source=self.source.store if self.source is not None else None,
             tallied=self.surveyor.jobs if self.surveyor is not None else {},
         )
-        if self.surveyor is not None:
-            self.surveyor.prepare(values, layouts)
-        outcomes = list(self._examine(_tasks(examination, values, sizes, self.surveyor), values["patch"]))
+        surveyor = self.surveyor if {"season", "scene"} <= values.keys() else None
+        if surveyor is not None:
+            surveyor.prepare(values, layouts)
+        outcomes = list(self._examine(_tasks(examination, values, sizes, surveyor), values["patch"]))
         self.findings += [finding for outcome in outcomes for finding in outcome.findings]
         self.damaged += [outcome.index for outcome in outcomes if outcome.findings]
         self._name_batches(outcomes, len(outcomes) * len(layouts), values)

@@ -121,24 +121,24 @@ def _finished(plan: Plan, target: Target) -> dict[int, Receipt]:
     if not keys:
         return {}
     there = {entry.key: entry.size for entry in target.cube.list()}
-    done = {}
+    done, complete = {}, target.complete()
     for index, receipt in _read_receipts(target.build, keys):
         if receipt is None or any(there.get(key) != size for key, size in receipt["objects"].items()):
             continue
         if receipt["stamp"] != plan.stamp(index):
-            _refuse_other_files(target)
+            if complete:
+                raise _built_from_others(target)
             continue
-        if target.complete() or not receipt["rejected"]:
+        if complete or not receipt["rejected"]:
             done[index] = {name: value for name, value in receipt.items() if name != "columns"}
     return done
 
 
-def _refuse_other_files(target: Target) -> None:
-    if target.complete():
-        raise TargetError(
-            f"{target.url} was built from other files than these, or they were written anew since: "
-            "`cube verify T --source S` compares them; to build again, choose another --to"
-        )
+def _built_from_others(target: Target) -> TargetError:
+    return TargetError(
+        f"{target.url} was built from other files than these, or they were written anew since: "
+        "`cube verify T --source S` compares them; to build again, choose another --to"
+    )
 
 
 def _read_receipts(build: Store, keys: dict[int, str]) -> Iterator[tuple[int, Receipt | None]]:

@@ -85,7 +85,7 @@ function openPart() {
   ];
   const parquet = (sheet.files || []).find((file) => (file.type || "").includes("parquet"));
   if (parquet) {
-    blocks.push(copyable("One row per patch, with pandas", `import pandas as pd\n\npatches = pd.read_parquet(${quoted(placeOf(parquet.href))})`));
+    blocks.push(copyable("One row per patch, with pandas", `import pandas as pd\n\ntable = pd.read_parquet(${quoted(placeOf(parquet.href))})`));
   }
   const links = [{ href: "collection.json", title: "STAC collection" }, ...(sheet.files || []).filter((file) => file.href !== "./index.html")];
   const list = element("ul", {}, ...links.map((file) => element("li", {}, element("a", { href: file.href }, file.title || file.key))));

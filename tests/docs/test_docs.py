@@ -6,11 +6,9 @@ import importlib.util
 import re
 import runpy
 import shlex
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +58,6 @@ def blocks_of(document: Path) -> Iterator[Block]:
         yield Block(document, text.count("\n", 0, match.start(2)) + 1, match[1], match[2])
 
 
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ``cube demo`` makes, by the real command, once. Read only."""
-    folder = tmp_path_factory.mktemp("docs")
-    got = subprocess.run([sys.executable, "-m", "cube", "demo"], cwd=folder, capture_output=True, text=True, check=False)
-    assert got.returncode == 0, got.stderr
-    assert got.stdout.count("demo.zarr is sound:") == 2
-    return folder / "cube-demo"
-
-
 # Blocks
 
 
@@ -90,6 +78,13 @@ def run_python(block: Block, names: dict[str, Any]) -> None:
         return
     source = "\n" * (block.line - 1) + block.text
     exec(compile(source, str(block.document), "exec"), names)
+
+
+def run_changed(block: Block, names: dict[str, Any]) -> None:
+    """A difference is run as it is after the change."""
+    kept = [line[1:] for line in block.text.splitlines() if not line.startswith("-")]
+    assert len(kept) < len(block.text.splitlines())
+    run_python(replace(block, text="\n".join(kept)), names)
 
 
 def save_yaml(block: Block, names: dict[str, Any]) -> None:
@@ -129,7 +124,7 @@ def parse_shell(block: Block, names: dict[str, Any]) -> None:
             assert not words or words[0] in ("pip", "export"), f"{block.place}: {line}"
 
 
-RUNNERS = {"python": run_python, "yaml": save_yaml, "console": run_console, "sh": parse_shell}
+RUNNERS = {"python": run_python, "diff": run_changed, "yaml": save_yaml, "console": run_console, "sh": parse_shell}
 
 
 def test_extras_that_readme_installs_exist() -> None:

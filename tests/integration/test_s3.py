@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,14 @@ def test_a_whole_object_is_read_with_one_request(remote: Built, monkeypatch: pyt
     root = store.read("zarr.json")
     assert next(iter(store.read_many(["zarr.json", "patch/zarr.json"]))) == root
     assert asked == ["get_object"] * 3
+
+
+def test_browsers_are_told_what_a_document_is(environment: None, server: S3Server) -> None:
+    store, client = open_store("s3://public/documents"), server.client()
+    for name, kind in {"a.html": "text/html", "b.json": "application/json", "c.png": "image/png", "c/0": "binary"}.items():
+        store.write(name, b"{}")
+        assert client.head_object(Bucket="public", Key=f"documents/{name}")["ContentType"].startswith(kind)
+    client.close()
 
 
 def test_objects_are_those_of_the_cube_on_a_disk(remote: Built, tiny_cube: Built, server: S3Server) -> None:
@@ -221,6 +230,14 @@ def test_an_object_whose_upload_fails_does_not_appear(
     assert not store.exists("object")
     assert "Uploads" not in server.client().list_multipart_uploads(Bucket="private")
     assert len(calls) == 2
+
+
+def test_one_of_many_writes_a_new_object(environment: None, server: S3Server) -> None:
+    store = open_store("s3://private/claims")
+    with ThreadPoolExecutor(4) as pool:
+        stands = set(pool.map(lambda number: store.write_new("x", b"%d" % number), range(8)))
+    assert stands == {store.read("x")} == {server.objects("private", "claims/")["x"]}
+    assert store.write_new("x", b"late") in stands
 
 
 def test_missing_objects_are_told_apart(environment: None) -> None:

@@ -1,4 +1,4 @@
-"""What judges share: the demo as the command makes it, a browser, and a plain web server."""
+"""What judges share: the demo as the command makes it, a browser, and plain web servers."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 from making import leave_out
 from playwright.sync_api import Browser, sync_playwright
+from web import Ranged, serving
 
 QUIET = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
 """Chromium asks nobody for anything by itself."""
@@ -41,23 +39,8 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-class _Silent(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 @pytest.fixture(scope="session")
 def serve() -> Iterator[Callable[[Path], str]]:
     """Return a function that serves a folder on the loopback interface until the session ends, and gives its URL."""
     with ExitStack() as stack:
-
-        def start(folder: Path) -> str:
-            server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Silent, directory=str(folder)))
-            thread = Thread(target=server.serve_forever)
-            thread.start()
-            stack.callback(server.server_close)
-            stack.callback(thread.join)
-            stack.callback(server.shutdown)
-            return f"http://127.0.0.1:{server.server_port}"
-
-        yield start
+        yield lambda folder: stack.enter_context(serving(folder, Ranged))

@@ -192,7 +192,7 @@ def patches_of(demo: Path) -> list[tuple[str, str, str, int]]:
     cube = xr.open_zarr(demo / "demo.zarr", chunks=None)
     classes = cube["lc"].sel(lc_band="IGBP").values.reshape(cube.sizes["patch"], -1)
     most = [int(np.bincount(pixels).argmax()) for pixels in classes]
-    words = dict(zip(cube["IGBP"].values.tolist(), cube["IGBP"].attrs["flag_meanings"].split(), strict=True))
+    words = dict(zip(cube["IGBP_code"].values.tolist(), cube["IGBP_code"].attrs["flag_meanings"].split(), strict=True))
     columns = cube["season"].values.tolist(), cube["split"].values.tolist(), [words[code] for code in most]
     return list(zip(*columns, cube["scene"].values.tolist(), strict=True))
 
