@@ -29,8 +29,13 @@ from cube.target import target_of
 from cube.verification import verify_cube
 from cube.writer import write_cube
 
-LOCAL: dict[str, object] = {"host": "127.0.0.1", "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "memory_limit": 0}
-LOCAL["scheduler_kwargs"] = {"dashboard": False}
+LOCAL = {
+    "host": "127.0.0.1",
+    "threads_per_worker": 1,
+    "dashboard_address": "127.0.0.1:0",
+    "scheduler_kwargs": {"dashboard": False},
+    "memory_limit": 0,
+}
 
 
 @pytest.fixture(scope="module")
