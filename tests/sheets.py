@@ -31,7 +31,9 @@ def full_size(recipe_name: str = "sen12ms") -> tuple[Document, dict[str, Documen
 
 def _shares(recipe: Recipe, rng: np.random.Generator) -> Document:
     return {
-        legend: dict(zip([item.name for item in classes], np.round(rng.dirichlet(np.ones(len(classes))), 6).tolist(), strict=True))
+        legend: dict(
+            zip([item.name for item in classes], np.round(rng.dirichlet(np.ones(len(classes))), 6).tolist(), strict=True)
+        )
         for legend, classes in recipe.legends.items()
     }
 
@@ -83,7 +85,9 @@ def _collection(recipe: Recipe, items: dict[str, Document], rng: np.random.Gener
                 "patchcube:histogram": {"lower": 0, "upper": 10240, "counts": rng.integers(10**9, size=BINS).tolist()},
             }
             more = {"classification:classes": classes} if classes else measured
-            bands.append({"name": f"{name}[{name}_band={band.name}]", "eo:common_name": band.common_name, "gsd": band.gsd, **more})
+            bands.append(
+                {"name": f"{name}[{name}_band={band.name}]", "eo:common_name": band.common_name, "gsd": band.gsd, **more}
+            )
     return {
         **read_template(recipe.catalog),
         "id": recipe.name,

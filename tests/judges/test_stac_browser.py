@@ -76,7 +76,9 @@ def catalog(server: S3Server, demo: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def site(stac_browser: Path, server: S3Server, catalog: str, serve: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> str:
+def site(
+    stac_browser: Path, server: S3Server, catalog: str, serve: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory
+) -> str:
     """STAC Browser on a server of its own, told where the catalog is; the bucket lets its pages read."""
     folder = tmp_path_factory.mktemp("site") / "browser"
     shutil.copytree(stac_browser, folder)
@@ -97,7 +99,9 @@ def page(browser: Browser, site: str, catalog: str) -> Iterator[Page]:
     """A page that may ask these two servers only; anything else fails the test."""
     context = browser.new_context(viewport={"width": 1440, "height": 1000}, locale="en")
     near, asked = {urlsplit(site).netloc, urlsplit(catalog).netloc}, []
-    context.route(lambda url: urlsplit(url).netloc not in near and not url.startswith(("data:", "blob:")), lambda route: route.abort())
+    context.route(
+        lambda url: urlsplit(url).netloc not in near and not url.startswith(("data:", "blob:")), lambda route: route.abort()
+    )
     context.on("request", lambda request: asked.append(request.url))
     errors: list[str] = []
     made = context.new_page()
@@ -117,7 +121,9 @@ def test_catalog_collection_and_items_are_shown(page: Page, site: str, tmp_path:
     page.get_by_text("Computes the scenes").or_(page.get_by_text("Data Version")).first.wait_for()
     assert page.inner_text("h1") == "Made scenes in the shape of SEN12MS"
     for scene in ("spring-1", "summer-55", "summer-102", "fall-139", "winter-55"):
-        page.get_by_role("link", name=f"Made scenes in the shape of SEN12MS {scene.replace('-', ' ')}").scroll_into_view_if_needed()
+        page.get_by_role(
+            "link", name=f"Made scenes in the shape of SEN12MS {scene.replace('-', ' ')}"
+        ).scroll_into_view_if_needed()
         page.wait_for_function(LOADED, arg=f"{scene}-s2.png")
     shown = page.inner_text("body")
     for text in ("Apache-2.0", "patchcube", "The cube, a Zarr group", "EPSG:32719", "blake3:", "Datasheet"):

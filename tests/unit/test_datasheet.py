@@ -105,7 +105,9 @@ def test_only_this_script_and_this_style_may_run(page: str) -> None:
     for rule, text in (("script-src", script), ("style-src", style)):
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         assert rules[rule] == f"'sha256-{digest}'"
-    assert not [attributes for _, attributes in reader.elements if any(name == "style" or name.startswith("on") for name in attributes)]
+    assert not [
+        attributes for _, attributes in reader.elements if any(name == "style" or name.startswith("on") for name in attributes)
+    ]
 
 
 def test_no_text_of_a_document_becomes_markup() -> None:
@@ -156,7 +158,12 @@ def test_numbers_are_those_of_the_documents(large: tuple[Document, dict[str, Doc
 
 @pytest.mark.parametrize(
     ("bbox", "middle"),
-    [([10, 20, 12, 22], [11, 21]), ([179, -2, -177, 2], [-179, 0]), ([177, -2, -179, 2], [179, 0]), ([-180, 60, 180, 90], [0, 75])],
+    [
+        ([10, 20, 12, 22], [11, 21]),
+        ([179, -2, -177, 2], [-179, 0]),
+        ([177, -2, -179, 2], [179, 0]),
+        ([-180, 60, 180, 90], [0, 75]),
+    ],
 )
 def test_scenes_across_180_degrees_stand_where_they_are(bbox: list[float], middle: list[float]) -> None:
     assert sheet({}, {"items/a.json": {"id": "a", "bbox": bbox}})["scenes"][0]["at"] == middle
