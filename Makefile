@@ -4,10 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test lint judges bench bench-read scale setup clean
+.PHONY: help demo demo-s3 test lint judges bench bench-read scale setup clean
 
 help:
 	@echo "make demo     set up, make a small data set, build, verify, catalog and open its cube"
+	@echo "make demo-s3  the same on an S3 server of this machine: build, verify, copy, open without credentials"
 	@echo "make test     set up everything the tests need, then run them"
 	@echo "make lint     ruff, mypy, import contracts, bandit"
 	@echo "make judges   the long tests, and those that judge from outside"
@@ -32,6 +33,9 @@ setup: $(VENV)/.everything
 
 demo: $(VENV)/.runtime
 	$(BIN)/cube demo
+
+demo-s3: setup
+	PYTHONPATH=tests $(BIN)/python tests/integration/demo_s3.py
 
 test: setup
 	$(BIN)/python -m pytest -m "not judges"

@@ -212,7 +212,7 @@ def _bare(folder: Path, assemble: bool) -> Figures:
         name, items = job
         reader = samples.readers[name]
         pixels, across = reader.empty_tile(), reader.layout.across
-        for (tile, uses), data in zip(items, reader.fetch([tile for tile, _ in items]), strict=True):
+        for (tile, uses), data in zip(items, reader.fetch_ahead([tile for tile, _ in items]), strict=True):
             reader.decode(tile, data, pixels)
             for row, place in uses if assemble else ():
                 np.copyto(batch[name][row % BATCH, :, place // across, :, place % across], pixels)

@@ -109,7 +109,7 @@ def _pauses() -> Iterator[float]:
     """Yield pauses in seconds until patience is at an end. Those of many workers differ, lest all come back at once."""
     until, pause = time.monotonic() + PATIENCE, _FIRST_PAUSE
     while time.monotonic() < until:
-        yield pause * random.uniform(0.5, 1)  # noqa: S311 (nobody is kept out by it)
+        yield pause * random.uniform(0.5, 1)  # noqa: S311 (nobody is kept out by it)  # nosec B311
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 

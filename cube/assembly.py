@@ -252,7 +252,7 @@ class Assembly:
         for name, modality in self.modalities.items():
             reader, tiles = modality.reader, sorted(tile for _, new in group for tile in new[name])
             before = reader.traffic.requests, reader.traffic.bytes
-            self._shelves[name].stored.update(zip(tiles, reader.fetch(tiles), strict=True))
+            self._shelves[name].stored.update(zip(tiles, reader.fetch_ahead(tiles), strict=True))
             self.counters.requests += reader.traffic.requests - before[0]
             self.counters.bytes += reader.traffic.bytes - before[1]
         self.counters.fetching += time.perf_counter() - begun

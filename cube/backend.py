@@ -122,14 +122,14 @@ class CubeBackend(BackendEntrypoint):
         if unknown := sorted(set(modalities or ()) - set(source.modalities)):
             raise RequestError(f"{root.url} has no modalities {unknown}; it has {', '.join(source.modalities)}")
         dropped |= set(source.modalities) - set(modalities) if modalities else set()
+        rows = None
+        if where is not None or bbox is not None:
+            rows = select_patches(source.value, source.labels, where, bbox, size=source.size, shares=source.shares)
         variables = {path: _variable(source, spec, cache_bytes) for path, spec in source.specs.items() if path not in dropped}
         pixels = {name: variables.pop(name) for name in source.modalities if name in variables}
         attributes = {name: value for name, value in source.attributes.items() if name != "coordinates"}
         cube = xr.Dataset(pixels, variables, attributes)
-        if where is None and bbox is None:
-            return cube
-        known = source.value, source.labels
-        return _chosen(cube, select_patches(*known, where, bbox, size=source.size, shares=source.shares))
+        return cube if rows is None else _chosen(cube, rows)
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Leave guessing to xarray's own Zarr engine: this one is asked for by name."""
@@ -197,7 +197,9 @@ def _chunk_patches(layout: TileLayout) -> int:
 
 
 def _known_values(source: Source, spec: ArraySpec) -> NDArray[Any] | None:
-    """Return the values of the coordinates that stand in the root: modalities and band names."""
+    """Return the values of coordinates that were read, or stand in the root: modalities and band names."""
+    if (read := source.known(spec.path)) is not None:
+        return read
     if spec.path == "modality":
         return np.array(list(source.modalities), spec.dtype)
     bands = source.modalities.get(spec.path.removesuffix("_band"))

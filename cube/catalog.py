@@ -34,7 +34,7 @@ from cube.collection import (
 )
 from cube.datasheet import PAGE, datasheet
 from cube.errors import RequestError, StorageError, UntrustedError
-from cube.footprints import Box, footprint, rectangle
+from cube.footprints import Box, Outline, footprint, outline, rectangle
 from cube.labels import read_array
 from cube.patch_shares import TABLE
 from cube.patch_table import WANTED, parquet, patch_table
@@ -203,7 +203,7 @@ def _item(
     season, scene = key
     chosen = {name: values[rows] for name, values in labels.items()}
     rectangles = _rectangles(recipe, chosen)
-    place = footprint(rectangles)
+    place = footprint(rectangles, _outlines(recipe, chosen) if survey.grounded[key] else None)
     properties = {
         "title": f"{recipe.title} {season} {scene}",
         "datetime": None,
@@ -278,9 +278,19 @@ def _rectangles(recipe: Recipe, labels: Labels) -> dict[int, Box]:
     """Return, for each CRS of a scene, the rectangle around its patches; patches without any image have no place."""
     if "epsg" not in labels:
         return {}
+    return {code: rectangle(transforms, recipe.patch.size) for code, transforms in _placed(labels)}
+
+
+def _outlines(recipe: Recipe, labels: Labels) -> dict[int, Outline]:
+    """Return what the patches of a scene cover; they lie on one grid."""
+    return {code: outline(transforms, recipe.patch.size, recipe.layout.tile) for code, transforms in _placed(labels)}
+
+
+def _placed(labels: Labels) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Yield each CRS of a scene and the transforms of the patches that lie in it and have an image."""
     placed = labels["present"].any(axis=1) & np.isfinite(labels["transform"]).all(axis=1)
-    codes = np.unique(labels["epsg"][placed & (labels["epsg"] > 0)])
-    return {int(code): rectangle(labels["transform"][placed & (labels["epsg"] == code)], recipe.patch.size) for code in codes}
+    for code in np.unique(labels["epsg"][placed & (labels["epsg"] > 0)]).tolist():
+        yield code, labels["transform"][placed & (labels["epsg"] == code)]
 
 
 def _projection(rectangles: Mapping[int, Box]) -> Document:

@@ -14,6 +14,8 @@ from cube.store import Store
 from cube.target import Target
 
 CLAIMS = "claims"
+COPY = "copy-"
+"""How the name of a copy begins, which stands in a claim where else the digest of a plan does."""
 
 
 @dataclass(frozen=True)

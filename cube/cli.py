@@ -21,7 +21,7 @@ from cube import __version__
 from cube.bundled import folder, recipe_names
 from cube.catalog_check import check_catalog, recipe_of
 from cube.clusters import lanes, open_cluster
-from cube.config import Config, read_config
+from cube.config import Config
 from cube.dashboard import observed
 from cube.demo import make_demo, true_color
 from cube.errors import CorruptError, CubeError, RequestError, TargetError
@@ -33,6 +33,7 @@ from cube.printing import built_text, estimate_document, plan_text, report_text
 from cube.progress import Meter, counted, size
 from cube.recipe import Recipe, read_recipe, with_profile
 from cube.search import SUMMARY, box_of, cube_url, find_patch, search
+from cube.storage_commands import CONFIG, clean, copy
 from cube.store import is_local
 from cube.survey import Surveyor
 from cube.target import Target, target_of
@@ -41,12 +42,6 @@ from cube.verification import read_root, verify_cube
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 _SOURCE = click.option("--source", required=True, metavar="S", help="Folder or s3:// prefix of the patch files.")
 _SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Use the Dask cluster at this address (tcp://…).")
-_CONFIG = click.option(
-    "--config",
-    metavar="FILE",
-    callback=lambda _context, _option, path: read_config(path),
-    help="YAML file that names storage options and a Dask cluster.",
-)
 _DASHBOARD = click.option("--dashboard", is_flag=True, help="Print the link to Dask's dashboard.")
 _PERFORMANCE = click.option(
     "--performance-report", type=click.Path(dir_okay=False), metavar="FILE", help="Keep Dask's performance report (HTML)."
@@ -117,6 +112,10 @@ def main() -> None:
     """
 
 
+main.add_command(copy)
+main.add_command(clean)
+
+
 @main.command()
 @click.argument("name", required=False)
 @_JSON
@@ -138,7 +137,7 @@ def recipes(name: str | None, as_json: bool) -> None:
 @_PROFILE
 @click.option("--sample", type=click.IntRange(0), default=0, metavar="N", help="Read N patches and measure on them.")
 @_WORKERS
-@_CONFIG
+@CONFIG
 @_JSON
 def plan(recipe: str, source: str, profile: str | None, as_json: bool, **options: Any) -> None:
     """Say what a build would do and take.
@@ -158,7 +157,7 @@ def plan(recipe: str, source: str, profile: str | None, as_json: bool, **options
 @_chosen
 @_PROFILE
 @_SCHEDULER
-@_CONFIG
+@CONFIG
 @_WORKERS
 @_DASHBOARD
 @_PERFORMANCE
@@ -217,7 +216,7 @@ def _refuse_inside(source: str, to: str) -> None:
 @click.option("--catalog", is_flag=True, help="Check the STAC catalog too: links, core schema, agreement with the cube.")
 @click.option("--schemas", type=_FOLDER, metavar="DIR", help="Check extensions by these schemas, laid out as host/path.")
 @_SCHEDULER
-@_CONFIG
+@CONFIG
 @_WORKERS
 @_DASHBOARD
 @_PERFORMANCE
@@ -246,7 +245,7 @@ def verify(target: str, source: str | None, as_json: bool, **options: Any) -> No
 @main.command()
 @click.argument("target", metavar="T")
 @click.option("--patch", metavar="ID", help="Of this patch alone; with --json its STAC item.")
-@_CONFIG
+@CONFIG
 @_JSON
 def info(target: str, patch: str | None, config: Config, as_json: bool) -> None:
     """Say in words what a cube holds."""
@@ -266,13 +265,15 @@ def info(target: str, patch: str | None, config: Config, as_json: bool) -> None:
 @click.option("--format", "form", type=click.Choice(FORMATS), default="ids", show_default=True, help="What to give back.")
 @click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help="Write there instead of printing.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N patches.")
+@CONFIG
 @_JSON
 def search_command(target: str, where: str | None, bbox: str | None, form: str, as_json: bool, **rest: Any) -> None:
     """Find patches by labels, classes and place.
 
     Reads the table in the catalog, and only what it needs of it. T is a cube, its catalog's folder or its collection.
     """
-    cube, out = target_of(cube_url(target)), rest["out"]
+    url, out = cube_url(target), rest["out"]
+    cube = target_of(url, options=rest["config"].options(url))
     if form == "parquet" and out is None:
         raise RequestError("--format parquet needs --out FILE")
     columns = {"ids": ("id",), "table": SUMMARY}.get(form)

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import dask.config
 from distributed import Client, Future, LocalCluster, as_completed
+from distributed.comm import CommClosedError
 
 from cube.config import ClusterProfile
 from cube.errors import CubeError, RequestError, StorageError
@@ -24,6 +25,8 @@ _LEAST_WINDOW = 16
 _CONNECT_SECONDS = 20
 _CLUSTER_METHODS = ("adapt", "close", "get_client", "scale")
 """What every Dask cluster class has."""
+_HTTP_CLIENTS = ("aiohttp", "httpx")
+"""Packages whose errors come through a cluster class that asks a server for a cluster."""
 _MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(1 << 26), "MALLOC_MMAP_THRESHOLD_": str(1 << 25)}
 """Dask tells glibc to give every larger buffer back at once; for buffers of one file each that is a third of all CPU time."""
 
@@ -93,10 +96,10 @@ def _cluster_class(path: str) -> type[Any]:
 
 
 def _errors_of(kind: type[Any]) -> tuple[type[Exception], ...]:
-    """Return the errors by which a cluster class says that it cannot start: the usual ones, and those its package exports."""
-    package = sys.modules[kind.__module__.partition(".")[0]]
-    exported = [item for item in vars(package).values() if isinstance(item, type) and issubclass(item, Exception)]
-    return OSError, ValueError, TypeError, RuntimeError, *exported
+    """Return the errors by which a cluster class says that it cannot start: the usual ones, its package's and HTTP client's."""
+    packages = [sys.modules[name] for name in (kind.__module__.partition(".")[0], *_HTTP_CLIENTS) if name in sys.modules]
+    exported = [item for package in packages for item in vars(package).values() if isinstance(item, type)]
+    return OSError, ValueError, TypeError, RuntimeError, *(item for item in exported if issubclass(item, Exception))
 
 
 def _require_worker(client: Client, name: str, seconds: float) -> None:
@@ -121,7 +124,8 @@ def _local_cluster(workers: int, dashboard: bool) -> LocalCluster:
             n_workers=workers,
             threads_per_worker=1,
             host="127.0.0.1",
-            dashboard_address="127.0.0.1:0" if dashboard else None,
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": dashboard},
             memory_limit=0,
         )
 
@@ -137,11 +141,20 @@ def run(client: Client | None, function: Callable[..., Any], tasks: Iterable[Tas
     A result that is a ``CubeError`` is raised. A task that fails otherwise is tried again; if it keeps failing,
     ``StorageError`` says with what.
     """
-    with closing(_here(function, tasks) if client is None else _remote(client, function, tasks)) as results:
+    given = _here(function, tasks) if client is None else _remote(client, function, tasks)
+    with _scheduler_answers(), closing(given) as results:
         for result in results:
             if isinstance(result, CubeError):
                 raise result
             yield result
+
+
+@contextmanager
+def _scheduler_answers() -> Iterator[None]:
+    try:
+        yield
+    except CommClosedError as error:
+        raise StorageError("the Dask scheduler is gone; start one and run again: what is finished stands") from error
 
 
 def _here(function: Callable[..., Any], tasks: Iterable[Task]) -> Generator[Any, None, None]:

@@ -39,16 +39,18 @@ def read_array(store: Store, spec: ArraySpec) -> NDArray[Any]:
 
     Raises ``CorruptError`` naming the chunk if one is damaged or cannot be read.
     """
-    parts = []
+    parts, left = [], spec.shape[0]
     keys = list(spec.object_keys())
     for key, data in zip(keys, store.read_many(keys), strict=True):
         if isinstance(data, OSError):
             raise CorruptError(f"{key}: cannot be read: {data}") from data
         try:
-            parts.append(undamaged(partial(decode_chunk, spec), data, partial(store.read, key)))
+            chunk = undamaged(partial(decode_chunk, spec), data, partial(store.read, key))
         except CorruptError as error:
             raise CorruptError(f"{key}: {error}") from None
-    return np.ascontiguousarray(np.concatenate(parts)[: spec.shape[0]])
+        parts.append(chunk[:left])  # the last chunk is stored whole
+        left -= len(parts[-1])
+    return np.concatenate(parts)
 
 
 def write_array(store: Store, spec: ArraySpec, values: NDArray[Any]) -> None:

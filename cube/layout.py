@@ -18,7 +18,7 @@ from cube.recipe import Recipe
 from cube.recipe_sections import Band
 from cube.tiles import DIGEST_SIZE, TileLayout
 
-FORMAT = "1.0"
+FORMAT = "1.1"
 """Version of the format on disk."""
 ORIGINALS = "originals"
 """Group that keeps what the source files hold besides pixels."""

@@ -38,7 +38,7 @@ class Root:
     @property
     def listed(self) -> dict[str, Any]:
         """The metadata of everything below the root group, by path."""
-        listed: dict[str, Any] = (self.document.get("consolidated_metadata") or {}).get("metadata")
+        listed: dict[str, Any] | None = (self.document.get("consolidated_metadata") or {}).get("metadata")
         if not listed:
             raise RequestError(f"{self.url} has no consolidated metadata, so it is no cube of this package; try xr.open_zarr")
         return listed
@@ -86,6 +86,10 @@ class Source:
             self._values[name] = read_array(self.store, self.specs[name])
         return self._values[name]
 
+    def known(self, name: str) -> Array | None:
+        """Return a whole small array if it was read already."""
+        return self._values.get(name)
+
     def shares(self, field: str) -> Array:
         """Return what part of each patch (patch) the class covers that a field such as ``class:Urban`` means; NaN in gaps.
 
@@ -129,25 +133,31 @@ def _parsed(url: str, data: bytes) -> Any:
         document = json.loads(data)
     except ValueError as error:
         raise CorruptError(f"{url}/{ROOT} is damaged ({error})") from None
-    if "cube" in document.get("attributes", {}) and not sealed(data):
+    if _known(document) and not sealed(data):
         raise CorruptError(f"{url}/{ROOT} is not what was sealed: `cube verify` tells more, or open it with xr.open_zarr")
     return document
 
 
 def source_of(root: Root) -> Source | None:
     """Return the cube, or None for a Zarr group that is none of this package's."""
-    attributes = root.document.get("attributes", {})
-    known = attributes.get("cube", {}).get("format", "")
-    if known.partition(".")[0] != FORMAT.partition(".")[0]:
+    if not _known(root.document):
         return None
     try:
         specs = {path: read_spec(path, item) for path, item in root.arrays.items()}
     except CorruptError:
         return None
+    attributes = root.document["attributes"]
     pixels = [specs.get(modality) for modality in attributes["cube"]["modalities"]]
     if any(spec is None or spec.inner is None for spec in pixels):
         return None  # somebody wrote its pixels anew
     return Source(root.url, root.store, specs, attributes)
+
+
+def _known(document: Mapping[str, Any]) -> bool:
+    """Tell whether a root document is of a format that this version reads."""
+    facts = document.get("attributes", {}).get("cube")
+    known = str(facts.get("format", "")) if isinstance(facts, Mapping) else ""  # others may call something "cube", too
+    return known.partition(".")[0] == FORMAT.partition(".")[0]
 
 
 def open_source(url: str, options: Mapping[str, Any] | None = None) -> Source:

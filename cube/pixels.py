@@ -183,21 +183,30 @@ class PixelReader:
             entries[row] = self._indexes[shard][slot]
         return entries
 
-    def fetch(self, tiles: list[Tile]) -> list[memoryview | None]:
-        """Return the stored bytes of tiles, sorted by where they lie; what lies close together is fetched as one.
-
-        Where the store is near, it is told what will be read, and :meth:`decode` reads it: None stands for each tile.
-        """
-        ranges, owners = self._ranges(tiles)
-        self.traffic.requests += len(ranges)
-        self.traffic.bytes += sum(item.stop - item.start for item in ranges if item.stop is not None)
-        if self.store.near:
-            self.store.announce(ranges)
-            return [None] * len(tiles)
+    def fetch(self, tiles: list[Tile]) -> list[memoryview]:
+        """Return the stored bytes of tiles, sorted by where they lie; what lies close together is fetched as one."""
+        ranges, owners = self._counted_ranges(tiles)
         pieces = [memoryview(data) for data in self.store.read_ranges(ranges)]
         starts = [tile.offset - ranges[owner].start for tile, owner in zip(tiles, owners, strict=True)]
         found = zip(tiles, owners, starts, strict=True)
         return [pieces[owner][start : start + tile.length] for tile, owner, start in found]
+
+    def fetch_ahead(self, tiles: list[Tile]) -> list[memoryview] | list[None]:
+        """Return what :meth:`decode` wants of tiles: stored bytes, or None each where the store is near.
+
+        Such a store is told what will be read, and the thread that decodes a tile reads it.
+        """
+        if not self.store.near:
+            return self.fetch(tiles)
+        ranges, _ = self._counted_ranges(tiles)
+        self.store.announce(ranges)
+        return [None] * len(tiles)
+
+    def _counted_ranges(self, tiles: list[Tile]) -> tuple[list[Range], list[int]]:
+        ranges, owners = self._ranges(tiles)
+        self.traffic.requests += len(ranges)
+        self.traffic.bytes += sum(item.stop - item.start for item in ranges if item.stop is not None)
+        return ranges, owners
 
     def decode(self, tile: Tile, data: memoryview | None, out: Array) -> float:
         """Decode the stored bytes of a tile into ``out`` (band, y, x); return the seconds that reading them took."""
@@ -290,7 +299,7 @@ class PixelReader:
             tile, data = job
             take(uses[tile], self._decoded(tile, data))
 
-        self._each(finish, list(zip(left, self.fetch(left), strict=True)))
+        self._each(finish, list(zip(left, self.fetch_ahead(left), strict=True)))
 
     def _ranges(self, tiles: list[Tile]) -> tuple[list[Range], list[int]]:
         """Return the ranges to fetch, and for each tile which one it lies in."""

@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 
 from cube.certificate import sealed
-from cube.claims import Claim, stake, standing_claim
+from cube.claims import COPY, Claim, stake, standing_claim
 from cube.errors import TargetError
 from cube.labels import write_array
 from cube.layout import constant_arrays
@@ -107,7 +107,11 @@ def _refuse_others(plan: Plan, target: Target, claim: Claim, *, replace: bool) -
             f"{target.url} is being built by another run ({who}, plan {claim.plan}; this is plan {plan.digest}): "
             "choose another --to, or stop that run first"
         )
-    if target.complete() or not target.build.exists(PLAN):
+    if target.complete():
+        return
+    if claim.plan.startswith(COPY):
+        raise TargetError(f"{target.url} holds an unfinished copy: choose another --to, or remove it with `cube clean`")
+    if not target.build.exists(PLAN):
         return
     recipe, _ = _begun(target)
     there = [entry.key for entry in target.build.list("receipts")]

@@ -45,6 +45,8 @@ class Entry:
     """Bytes; -1 where the listing could not tell (a broken link)."""
     stamp: str = ""
     """What changes when the object is written anew: its time, or its ETag."""
+    modified: float = 0.0
+    """Seconds since 1970 when it was last written; 0 where the listing could not tell."""
 
 
 class Range(NamedTuple):
@@ -123,6 +125,12 @@ class Store(Protocol):
 
     def list(self, prefix: str = "") -> Iterable[Entry]:
         """Return every object under ``prefix``."""
+
+    def folders(self) -> Iterable[str]:
+        """Return the names of the folders (parts of keys up to the next ``/``) right below; none if it is not there."""
+
+    def give_up_uploads(self, *, remove: bool) -> int:
+        """Return how many uploads in parts somebody left unfinished, which an object store keeps; remove them if asked to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +262,14 @@ class LocalStore:
                     else:
                         yield Entry(item.path[skip:], *_facts(item))
 
+    def folders(self) -> Iterator[str]:
+        if os.path.isdir(self.root):
+            with os.scandir(self.root) as items:
+                yield from sorted(item.name for item in items if item.is_dir())
+
+    def give_up_uploads(self, *, remove: bool) -> int:
+        return 0
+
 
 def _link(aside: str, path: str) -> None:
     """Give a whole file a second name; raises ``FileExistsError`` where the name is taken."""
@@ -291,12 +307,12 @@ def _pread(file: int, part: Range) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _facts(item: os.DirEntry[str]) -> tuple[int, str]:
+def _facts(item: os.DirEntry[str]) -> tuple[int, str, float]:
     try:
         info = item.stat()
     except OSError:
-        return -1, ""
-    return info.st_size, str(info.st_mtime_ns)
+        return -1, "", 0.0
+    return info.st_size, str(info.st_mtime_ns), info.st_mtime
 
 
 def _attempt(call: Callable[[], Result]) -> Result | Exception:
@@ -473,14 +489,14 @@ class ObjectStore:
 
     def answers(self) -> bool:
         try:
-            return bool(self._listed(""))
+            return bool(self._below(""))
         except OSError:
             return False
 
     @_insisting
-    def _listed(self, key: str) -> list[str]:
+    def _below(self, key: str) -> Sequence[Mapping[str, Any]]:
         fs, root = self._open()
-        return list(fs.ls(f"{root}/{key}".rstrip("/"), detail=False))
+        return list(fs.ls(f"{root}/{key}".rstrip("/"), detail=True))
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         _, root = self._open()
@@ -489,7 +505,35 @@ class ObjectStore:
             # Where nothing is found, some servers have find() give the prefix itself, as a folder.
             if path.startswith(f"{below}/") and info["type"] == "file":
                 stamp = str(info.get("ETag") or info.get("LastModified") or "")
-                yield Entry(path[len(root) + 1 :], int(info["size"]), stamp)
+                written = info.get("LastModified")
+                yield Entry(path[len(root) + 1 :], int(info["size"]), stamp, written.timestamp() if written else 0.0)
+
+    def folders(self) -> Iterable[str]:
+        try:
+            below = self._below("")
+        except FileNotFoundError:
+            return []
+        return sorted(item["name"].rstrip("/").rpartition("/")[2] for item in below if item["type"] == "directory")
+
+    def give_up_uploads(self, *, remove: bool) -> int:
+        return int(self._given_up("", remove=remove))
+
+    @_insisting
+    def _given_up(self, _: str, *, remove: bool) -> int:
+        fs, root = self._open()
+        if not hasattr(fs, "call_s3"):
+            return 0
+        bucket, _, prefix = root.partition("/")
+        page: dict[str, Any] = {"NextKeyMarker": "", "NextUploadIdMarker": "", "IsTruncated": True}
+        count = 0
+        while page["IsTruncated"]:
+            marks = {name: page[f"Next{name}"] for name in ("KeyMarker", "UploadIdMarker") if page.get(f"Next{name}")}
+            page = fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/", **marks)
+            for upload in page.get("Uploads", []):
+                count += 1
+                if remove:
+                    fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+        return count
 
     @_insisting
     def _found(self, prefix: str) -> dict[str, Any]:

@@ -6,9 +6,9 @@ of equal tiles name the same bytes. Tiles are found equal by a hash of their pix
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import google_crc32c
 import numcodecs
@@ -17,6 +17,8 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from cube.errors import CorruptError
+
+T = TypeVar("T", bound=Hashable)
 
 DIGEST_SIZE = 32
 ABSENT = np.uint64(2**64 - 1)
@@ -120,6 +122,8 @@ class ShardWriter:
         """Bytes given to the sink so far."""
         self.seen: dict[bytes, tuple[int, int, Counts]] = {}
         """Tile digest → offset, length, counts."""
+        self._adopted: dict[Hashable, bytes] = {}
+        """Name of an encoded tile that was taken over → its digest."""
         self._sink = sink
         self._compressor = layout.compressor()
         self._keys = layout.tile_key, layout.patch_key
@@ -154,10 +158,32 @@ class ShardWriter:
             counts = counts + known[2]
         return patch_digest(self._keys[1], digests), counts
 
+    def adopt(self, slot: int, tiles: Mapping[T, Any], places: Iterable[T]) -> bytes:
+        """Store a patch in a slot whose tiles are encoded already, byte for byte, and return its digest.
+
+        ``tiles`` gives the stored bytes of tiles by any names, ``places`` the names along the patch, row by row. A name means
+        the same tile at every call; its bytes are looked at, at its first. Raises ``CorruptError`` if they are damaged.
+        """
+        digests = []
+        for place, name in enumerate(places):
+            digest = self._adopted.get(name) or self._adopt(name, tiles[name])
+            self.index[slot, place] = self.seen[digest][:2]
+            digests.append(digest)
+        return patch_digest(self._keys[1], digests)
+
     def finish(self) -> None:
         """Write the index; the shard is complete."""
         index = self.index.tobytes()
         self._put(index + google_crc32c.value(index).to_bytes(4, "little"))
+
+    def _adopt(self, name: Hashable, data: Any) -> bytes:
+        decode_tile(self.layout, self._compressor, data, self._planes)
+        digest = tile_digest(self._keys[0], np.ascontiguousarray(self._planes.transpose(1, 2, 0)))
+        if digest not in self.seen:
+            self.seen[digest] = self.stored, len(data), count_pixels(self._planes, self.layout.saturated)
+            self._put(data)
+        self._adopted[name] = digest
+        return digest
 
     def _store(self, digest: bytes, tile: NDArray[Any]) -> tuple[int, int, Counts]:
         np.copyto(self._planes, tile.transpose(2, 0, 1))

@@ -28,6 +28,8 @@ from cube.tiles import TileLayout
 from cube.watch import SILENT, Watcher
 
 _COUNTS = ("nan_count", "zero_count", "saturated_count")
+_SURVEYED = {"season", "scene", "epsg", "transform"}
+"""Labels a survey needs, as far as a cube has them."""
 _ROUNDING = 1e-6
 """Degrees by which another PROJ may place a patch's centre."""
 
@@ -53,7 +55,21 @@ def verify_cube(
     files = None if source is None else _Files(source, open_store(source, options=source_options))
     verification = _Verification(target, client, watcher)
     verification.source, verification.surveyor = files, surveyor
-    return verification.report()
+    return verification.report(None)
+
+
+def verify_unrooted(
+    target: Target,
+    root: bytes,
+    client: Client | None = None,
+    *,
+    watcher: Watcher = SILENT,
+    surveyor: Surveyor | None = None,
+) -> Report:
+    """Check a whole cube as if this root document, which is yet to be written, stood."""
+    verification = _Verification(target, client, watcher)
+    verification.surveyor = surveyor
+    return verification.report(root)
 
 
 def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
@@ -69,8 +85,13 @@ def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
         unfinished = target.build.exists("plan.json")
         hint = "its build is not finished: run the same `cube build` again" if unfinished else "there is no cube"
         raise RequestError(f"{target.url}: {hint}") from None
+    return data, parse_root(target, data)
+
+
+def parse_root(target: Target, data: bytes) -> dict[str, Any]:
+    """Return the root document of a cube from its bytes. Raises as ``read_root`` does."""
     try:
-        document = json.loads(data)
+        document: dict[str, Any] = json.loads(data)
         known = document["attributes"]["cube"]["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptError(f"{target.url}/{ROOT} is damaged or not of this package ({error!r})") from None
@@ -78,7 +99,7 @@ def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
         raise CorruptError(f"{target.url}/{ROOT} (format {known}) is not what was sealed; nothing below it can be trusted")
     if str(known).partition(".")[0] != FORMAT.partition(".")[0]:
         raise RequestError(f"{target.url} has format {known}; this version knows {FORMAT}")
-    return data, document
+    return document
 
 
 @dataclass(frozen=True)
@@ -104,23 +125,23 @@ class _Verification:
     def found(self, check: str, where: str, what: str) -> None:
         self.findings.append(Finding(check, where, what))
 
-    def report(self) -> Report:
+    def report(self, root: bytes | None) -> Report:
         try:
-            data, document = read_root(self.target)
+            data, document = read_root(self.target) if root is None else (root, parse_root(self.target, root))
         except CorruptError as error:
             self.names["root"] = "the root document"
             self.found("root", ROOT, str(error))
             return Report(self.target.url, gather(self.names, self.findings))
         self.names["root"] = f"{len(data):,} bytes of root metadata"
-        self._below(document)
+        self._below(document, {} if root is None else {ROOT: len(root)})
         checks, damaged = gather(self.names, self.findings), tuple(sorted(self.damaged))
         return Report(self.target.url, checks, damaged, self.objects, self.stored_bytes)
 
-    def _below(self, document: dict[str, Any]) -> None:
+    def _below(self, document: dict[str, Any], to_come: Mapping[str, int]) -> None:
         facts = document["attributes"]["cube"]
         certified = facts["certificate"]
         specs = self._metadata(document, certified["metadata"])
-        sizes = self._objects(specs, certified["metadata"])
+        sizes = self._objects(specs, certified["metadata"], to_come)
         values = self._values(specs, certified["arrays"])
         self._whole(values, certified["pixels"])
         self._centres(values, list(facts["modalities"]), specs)
@@ -143,9 +164,9 @@ class _Verification:
         listed = document["consolidated_metadata"]["metadata"]
         return [read_spec(path, item) for path, item in listed.items() if item["node_type"] == "array"]
 
-    def _objects(self, specs: list[ArraySpec], metadata: Mapping[str, str]) -> dict[str, int]:
-        """Compare the listing with what must be there."""
-        sizes = {entry.key: entry.size for entry in self.target.cube.list()}
+    def _objects(self, specs: list[ArraySpec], metadata: Mapping[str, str], to_come: Mapping[str, int]) -> dict[str, int]:
+        """Compare the listing, and what is yet to be written, with what must be there."""
+        sizes = {entry.key: entry.size for entry in self.target.cube.list()} | dict(to_come)
         expected = {ROOT, *metadata, *(key for spec in specs for key in spec.object_keys())}
         self.objects, self.stored_bytes = len(sizes), sum(sizes.values())
         self.names["objects"] = f"{len(sizes):,} objects, {sum(sizes.values()):,} bytes"
@@ -196,6 +217,8 @@ class _Verification:
             self.found("pixels", ", ".join(missing), "damaged, so no pixel could be checked")
             return
         by_path = {spec.path: spec for spec in specs}
+        if not by_path.keys() & _SURVEYED <= values.keys():
+            self.surveyor = None  # the report does not pass, so there is no survey
         layouts = {name: tile_layout(by_path[name], facts["saturated"].get(name)) for name in facts["modalities"]}
         examination = Examination(
             cube=self.target.cube,
@@ -204,9 +227,10 @@ class _Verification:
             source=self.source.store if self.source is not None else None,
             tallied=self.surveyor.jobs if self.surveyor is not None else {},
         )
-        if self.surveyor is not None:
-            self.surveyor.prepare(values, layouts)
-        outcomes = list(self._examine(_tasks(examination, values, sizes, self.surveyor), values["patch"]))
+        surveyor = self.surveyor if {"season", "scene"} <= values.keys() else None
+        if surveyor is not None:
+            surveyor.prepare(values, layouts)
+        outcomes = list(self._examine(_tasks(examination, values, sizes, surveyor), values["patch"]))
         self.findings += [finding for outcome in outcomes for finding in outcome.findings]
         self.damaged += [outcome.index for outcome in outcomes if outcome.findings]
         self._name_batches(outcomes, len(outcomes) * len(layouts), values)

@@ -15,6 +15,7 @@ from cube.arrays import group_document, metadata_bytes, values_digest
 from cube.certificate import certificate, pixels_digest, seal
 from cube.claims import stake_publication
 from cube.clusters import Task, run
+from cube.conventions import convention_attributes
 from cube.errors import CorruptError, TargetError
 from cube.labels import label_values, write_array
 from cube.layout import FORMAT, ORIGINALS, constant_arrays, label_arrays, original_arrays
@@ -120,24 +121,24 @@ def _finished(plan: Plan, target: Target) -> dict[int, Receipt]:
     if not keys:
         return {}
     there = {entry.key: entry.size for entry in target.cube.list()}
-    done = {}
+    done, complete = {}, target.complete()
     for index, receipt in _read_receipts(target.build, keys):
         if receipt is None or any(there.get(key) != size for key, size in receipt["objects"].items()):
             continue
         if receipt["stamp"] != plan.stamp(index):
-            _refuse_other_files(target)
+            if complete:
+                raise _built_from_others(target)
             continue
-        if target.complete() or not receipt["rejected"]:
+        if complete or not receipt["rejected"]:
             done[index] = {name: value for name, value in receipt.items() if name != "columns"}
     return done
 
 
-def _refuse_other_files(target: Target) -> None:
-    if target.complete():
-        raise TargetError(
-            f"{target.url} was built from other files than these, or they were written anew since: "
-            "`cube verify T --source S` compares them; to build again, choose another --to"
-        )
+def _built_from_others(target: Target) -> TargetError:
+    return TargetError(
+        f"{target.url} was built from other files than these, or they were written anew since: "
+        "`cube verify T --source S` compares them; to build again, choose another --to"
+    )
 
 
 def _read_receipts(build: Store, keys: dict[int, str]) -> Iterator[tuple[int, Receipt | None]]:
@@ -185,11 +186,17 @@ def publish_root(plan: Plan, target: Target) -> None:
     for key, data in stored.items():
         target.cube.write(key, data)
     attributes = root_attributes(plan, certificate(pixels, digests, stored))
-    target.cube.write(ROOT, seal({**group_document(attributes), "consolidated_metadata": _consolidated(documents)}))
+    target.cube.write(ROOT, seal({**group_document(attributes), "consolidated_metadata": consolidated(documents)}))
 
 
-def _consolidated(documents: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def consolidated(documents: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the metadata of all arrays and groups as the root document repeats them."""
     return {"kind": "inline", "must_understand": False, "metadata": documents}
+
+
+def opening_line(season: str) -> str:
+    """Return the line that opens a cube well."""
+    return f'xr.open_zarr(URL, chunks=None).sel(season="{season}").chunk(patch=128)'
 
 
 def root_attributes(plan: Plan, certified: dict[str, Any]) -> dict[str, Any]:
@@ -201,8 +208,9 @@ def root_attributes(plan: Plan, certified: dict[str, Any]) -> dict[str, Any]:
     return {
         "title": recipe.title,
         "Conventions": "CF-1.11",
+        **convention_attributes(recipe),
         "coordinates": " ".join((*labels, *constants)),
-        "open_with": f'xr.open_zarr(URL, chunks=None).sel(season="{first}").chunk(patch=128)',
+        "open_with": opening_line(first),
         "notice": "Equal tiles share their bytes: copy the objects of this store as they are, never rewrite them.",
         "cube": {
             "format": FORMAT,

@@ -33,11 +33,13 @@ class Environment:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "CUBE_", "VIRTUAL_"))}
         return {**kept, "PATH": f"{self.programs}{os.pathsep}{kept['PATH']}", **more}
 
-    def run(self, program: str, *arguments: str, **more: str) -> str:
+    def run(self, program: str, *arguments: str, seconds: float = 280, **more: str) -> str:
         """Run a program of the environment and return what it prints; ``more`` are variables."""
         command = [str(self.programs / program), *arguments]
         variables = self.variables(**more)
-        got = subprocess.run(command, cwd=self.empty, env=variables, capture_output=True, text=True, check=False, timeout=280)
+        got = subprocess.run(
+            command, cwd=self.empty, env=variables, capture_output=True, text=True, check=False, timeout=seconds
+        )
         assert got.returncode == 0, got.stdout + got.stderr
         return got.stdout
 
@@ -52,7 +54,7 @@ class Environment:
             "--constraint",
             str(ROOT / "constraints.txt"),
         ]
-        self.run("python", *command, *packages)
+        self.run("python", *command, *packages, seconds=1200)
 
 
 def new_environment(folder: Path, *, with_dependencies: bool, with_pip: bool = True) -> Environment:

@@ -6,11 +6,9 @@ import importlib.util
 import re
 import runpy
 import shlex
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from pydantic import BaseModel
 from cube import recipe_sections as sections
 from cube.bundled import recipe_names
 from cube.cli import main
+from cube.config import ClusterProfile, read_config
 from cube.layout import label_arrays, original_arrays, pixel_arrays
 from cube.recipe import Recipe, read_recipe
 
@@ -59,16 +58,6 @@ def blocks_of(document: Path) -> Iterator[Block]:
         yield Block(document, text.count("\n", 0, match.start(2)) + 1, match[1], match[2])
 
 
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ``cube demo`` makes, by the real command, once. Read only."""
-    folder = tmp_path_factory.mktemp("docs")
-    got = subprocess.run([sys.executable, "-m", "cube", "demo"], cwd=folder, capture_output=True, text=True, check=False)
-    assert got.returncode == 0, got.stderr
-    assert got.stdout.count("demo.zarr is sound:") == 2
-    return folder / "cube-demo"
-
-
 # Blocks
 
 
@@ -91,12 +80,21 @@ def run_python(block: Block, names: dict[str, Any]) -> None:
     exec(compile(source, str(block.document), "exec"), names)
 
 
-def save_recipe(block: Block, names: dict[str, Any]) -> None:
-    """YAML blocks are recipes; their first line names them."""
+def run_changed(block: Block, names: dict[str, Any]) -> None:
+    """A difference is run as it is after the change."""
+    kept = [line[1:] for line in block.text.splitlines() if not line.startswith("-")]
+    assert len(kept) < len(block.text.splitlines())
+    run_python(replace(block, text="\n".join(kept)), names)
+
+
+def save_yaml(block: Block, names: dict[str, Any]) -> None:
+    """YAML blocks are recipes or config files; their first line names them."""
     match = re.match(r"# (\w+\.yaml)\n", block.text)
     assert match, f"{block.place}: expected a first line such as `# name.yaml`"
     Path(match[1]).write_text(block.text, encoding="utf-8")
-    if match[1] != "wrong.yaml":
+    if re.search(r"^(cluster|storage):", block.text, re.MULTILINE):
+        read_config(match[1])
+    elif match[1] != "wrong.yaml":
         read_recipe(match[1])
 
 
@@ -126,7 +124,7 @@ def parse_shell(block: Block, names: dict[str, Any]) -> None:
             assert not words or words[0] in ("pip", "export"), f"{block.place}: {line}"
 
 
-RUNNERS = {"python": run_python, "yaml": save_recipe, "console": run_console, "sh": parse_shell}
+RUNNERS = {"python": run_python, "diff": run_changed, "yaml": save_yaml, "console": run_console, "sh": parse_shell}
 
 
 def test_extras_that_readme_installs_exist() -> None:
@@ -213,6 +211,11 @@ def test_every_key_of_a_recipe_is_explained() -> None:
     assert explained == keys | {"extends"}
     nested = {field for model in (sections.DemoScene, sections.DemoFile) for field in model.model_fields}
     assert {field for field in nested if f"`{field}`" not in lines} == set()
+
+
+def test_every_key_of_a_cluster_is_explained() -> None:
+    keys = {field.alias or name for name, field in ClusterProfile.model_fields.items()}
+    assert keys <= {row[0].strip("`") for row in rows_of("docs/clusters.md")}
 
 
 def test_every_reason_to_reject_is_explained() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import resource
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from faults import Proxy, fault_proxy
-from making import Made, make_patches, write_recipe
+from making import MODALITIES, Made, make_patches, write_recipe
 from making import Scene as MadeScene
 from servers import S3Server, close_connections, seaweedfs
 
@@ -33,11 +34,17 @@ class Ground:
     proxy: Proxy
     made: Made
     recipe: Path
+    folder: Path
     reference: dict[str, str] = field(default_factory=dict)
     """Key → SHA-256 of every object of the cube."""
     count: int = 0
 
     source = "s3://private/files"
+
+    @property
+    def shards(self) -> list[str]:
+        """Keys of the shards of a cube."""
+        return [key for key in self.reference if key.partition("/")[0] in MODALITIES and "/c/" in key]
 
     def target(self) -> str:
         """Return a new place for a cube."""
@@ -64,6 +71,13 @@ class Ground:
         objects = self.server.objects("private", f"{prefix}/")
         return {key: hashlib.sha256(data).hexdigest() for key, data in objects.items()}
 
+    def wait_for(self, method: str, path: str, count: int = 1) -> None:
+        """Wait until the proxy has seen such requests."""
+        until = time.monotonic() + 120
+        while self.proxy.count(method, path) < count:
+            assert time.monotonic() < until, f"no {method} of {path}"
+            time.sleep(0.002)
+
     def finish(self, to: str) -> int:
         """Run until the build is done, compare its bytes, and return how many runs it took."""
         for run in range(RUNS):
@@ -77,22 +91,23 @@ class Ground:
 
 
 @contextmanager
-def ground(folder: Path) -> Iterator[Ground]:
+def ground(folder: Path, *, shard: int = 4) -> Iterator[Ground]:
     """Give a ground; every S3 client of this process goes through the proxy until the block ends."""
     made = make_patches(folder / "files", [SCENE])
-    recipe = write_recipe(folder / "tiny.yaml", shard=4)
+    recipe = write_recipe(folder / "tiny.yaml", shard=shard)
     close_connections()
     with seaweedfs(folder / "seaweed") as server, fault_proxy(server.port) as proxy, pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
             patch.delenv(name, raising=False)
         for name, value in (server.environment | {"AWS_ENDPOINT_URL": proxy.url}).items():
             patch.setenv(name, value)
+        patch.setattr("cube.answers._READ_SECONDS", 2)
         client = server.client()
         for path in made.files.values():
             key = f"files/{path.relative_to(made.folder).as_posix()}"
             client.put_object(Bucket="private", Key=key, Body=path.read_bytes())
         client.close()
-        given = Ground(server, proxy, made, recipe)
+        given = Ground(server, proxy, made, recipe, folder)
         to = given.target()
         result = given.build(to)
         assert result.exit_code == 0, result.output

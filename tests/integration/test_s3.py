@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,14 @@ def test_an_object_whose_upload_fails_does_not_appear(
     assert not store.exists("object")
     assert "Uploads" not in server.client().list_multipart_uploads(Bucket="private")
     assert len(calls) == 2
+
+
+def test_one_of_many_writes_a_new_object(environment: None, server: S3Server) -> None:
+    store = open_store("s3://private/claims")
+    with ThreadPoolExecutor(4) as pool:
+        stands = set(pool.map(lambda number: store.write_new("x", b"%d" % number), range(8)))
+    assert stands == {store.read("x")} == {server.objects("private", "claims/")["x"]}
+    assert store.write_new("x", b"late") in stands
 
 
 def test_missing_objects_are_told_apart(environment: None) -> None:

@@ -16,7 +16,7 @@ from environments import Environment, make_wheel, new_environment
 from making import Made, build, write_recipe
 from servers import free_ports
 
-pytestmark = [pytest.mark.judges, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.judges, pytest.mark.timeout(1800)]
 
 SERVER = """
 c.DaskGateway.backend_class = "dask_gateway_server.backends.local.UnsafeLocalBackend"

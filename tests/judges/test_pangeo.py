@@ -15,7 +15,7 @@ import rasterio
 from environments import ROOT, Environment, new_environment
 from servers import S3Server, seaweedfs
 
-pytestmark = [pytest.mark.judges, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.judges, pytest.mark.timeout(1800)]
 
 NOTEBOOK = ROOT / "docs/pangeo.ipynb"
 URL = "s3://public/pangeo/demo.zarr"

@@ -58,6 +58,15 @@ class Mortal:
         with self.writing(key) as file:
             file.write(data)
 
+    def write_new(self, key: str, data: bytes) -> bytes:
+        dies = self.clock.tick(key)
+        if dies and self.clock.half:
+            raise Killed
+        stands = self.store.write_new(key, data)
+        if dies:
+            raise Killed
+        return stands
+
     @contextmanager
     def writing(self, key: str) -> Iterator[Any]:
         dies = self.clock.tick(key)

@@ -18,6 +18,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec
 
 from cube import Samples, open_cube, open_scene
 from cube.arrays import metadata_bytes
+from cube.certificate import seal
 from cube.errors import CorruptError, RequestError
 from cube.pixels import PixelReader, TileCache, Window
 from cube.store import LocalStore, Range
@@ -152,11 +153,23 @@ def test_dask_chunks_are_whole_shards_or_parts_of_one(
     xr.testing.assert_identical(cube.s2.max("patch").load(), open_cube(tiny_cube.url).s2.load().max("patch"))
 
 
-def _with_metadata(url: Path, changes: dict[str, Any]) -> None:
-    """Change what the root says of ``s2``."""
+def _with_metadata(url: Path, changes: dict[str, Any], attributes: dict[str, Any] | None = None) -> None:
+    """Change what the root says of ``s2``, or of the cube, and seal it anew, as whoever is hostile would."""
     root = json.loads((url / "zarr.json").read_bytes())
     root["consolidated_metadata"]["metadata"]["s2"].update(changes)
-    (url / "zarr.json").write_bytes(metadata_bytes(root))
+    root["attributes"]["cube"].update(attributes or {})
+    root["attributes"]["cube"]["certificate"]["root"] = "0" * 64
+    (url / "zarr.json").write_bytes(seal(root))
+
+
+def test_a_root_that_is_not_what_was_sealed_is_refused(tiny_cube: Built, tmp_path: Path) -> None:
+    url = tmp_path / "x.zarr"
+    shutil.copytree(tiny_cube.url, url)
+    data = (url / "zarr.json").read_bytes()
+    for damaged in (data.replace(b'"tiny"', b'"tinz"', 1), data[:-10]):
+        (url / "zarr.json").write_bytes(damaged)
+        with pytest.raises(CorruptError, match=r"zarr\.json is (not what was sealed|damaged)"):
+            open_cube(str(url))
 
 
 class _Bomb:
@@ -239,12 +252,18 @@ def test_other_harmless_codecs_are_left_to_zarr(tiny_cube: Built, made: Made, tm
 def test_another_format_is_left_to_zarr(tiny_cube: Built, tmp_path: Path) -> None:
     url = tmp_path / "x.zarr"
     shutil.copytree(tiny_cube.url, url)
-    root = json.loads((url / "zarr.json").read_bytes())
-    root["attributes"]["cube"]["format"] = "7.0"
-    (url / "zarr.json").write_bytes(metadata_bytes(root))
+    _with_metadata(url, {}, {"format": "7.0"})
     cube = open_cube(str(url))
     assert cube.attrs["cube"]["format"] == "7.0"
     xr.testing.assert_equal(cube.load(), open_cube(tiny_cube.url).load())
+
+
+@pytest.mark.parametrize("meaning", ["something else", {"shape": [1]}, 3])
+def test_a_group_that_calls_something_else_cube_is_left_to_zarr(tmp_path: Path, meaning: Any) -> None:
+    group = xr.Dataset({"a": ("x", [1, 2, 3])}, attrs={"cube": meaning})
+    with pytest.warns(UserWarning, match="Consolidated metadata"):
+        group.to_zarr(tmp_path / "x.zarr", zarr_format=3, consolidated=True)
+    xr.testing.assert_identical(open_cube(str(tmp_path / "x.zarr")).load(), group)
 
 
 def test_a_group_without_consolidated_metadata_is_refused(tmp_path: Path) -> None:

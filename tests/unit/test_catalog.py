@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -161,11 +162,13 @@ def test_footprints_are_where_proj_says(catalog: Catalog, made: Made) -> None:
         epsg, bounds = made.scenes[ids[0]].epsg, scene_bounds(made, ids)
         assert item["properties"]["proj:code"] == f"EPSG:{epsg}"
         assert item["properties"]["proj:bbox"] == pytest.approx(bounds, abs=1e-6)
-        assert item["bbox"] == pytest.approx(degrees(epsg, bounds), abs=1e-6)
+        each = np.array([degrees(epsg, scene_bounds(made, [name])) for name in ids])
+        assert item["bbox"] == pytest.approx([*each[:, :2].min(axis=0), *each[:, 2:].max(axis=0)], abs=1e-6)
         (ring,) = item["geometry"]["coordinates"]
         assert ring[0] == ring[-1]
         assert area(ring) > 0
-        assert metres_outside(epsg, ring, bounds) < 0.05
+        corner = item["id"] == "summer-1"  # its first patch is not there: one tile of ground is missing
+        assert metres_outside(epsg, ring, bounds) < (161 if corner else 0.05)
         boxes.append(item["bbox"])
     west, south, east, north = np.array(boxes).T
     whole = [west.min(), south.min(), east.max(), north.max()]
@@ -233,6 +236,72 @@ def test_the_collection_carries_the_certificate_and_what_was_checked(catalog: Ca
     certified = dataset.attrs["cube"]["certificate"]
     assert catalog.collection["patchcube:pixels_digest"] == f"blake3:{certified['pixels']}"
     assert {"root", "labels", "pixels", "sharing"} <= set(catalog.collection["patchcube:checks"])
+
+
+def test_the_collection_says_what_was_saved_and_what_was_left_out(
+    tiny_cube: Built, surveyed: tuple[Report, Survey], dataset: xr.Dataset
+) -> None:
+    told = describe(tiny_cube.target, tiny_cube.plan.recipe, *surveyed, rejected=["empty", "size", "empty"]).collection
+    assert told["patchcube:raw_bytes"] == tiny_cube.plan.raw_bytes == sum(dataset[name].nbytes for name in ("s1", "s2", "lc"))
+    objects = [path for path in Path(tiny_cube.url).rglob("*") if path.is_file()]
+    assert told["patchcube:stored_bytes"] == sum(path.stat().st_size for path in objects)
+    written = {name: {"used": used, "stored": stored} for name, (used, stored) in tiny_cube.written.tiles().items()}
+    assert told["patchcube:tiles"] == written
+    assert told["patchcube:rejected"] == {"empty": 2, "size": 1}
+    assert dataset.attrs["cube"]["certificate"]["pixels"].startswith(told["version"])
+
+
+def test_checksums_are_those_of_the_files(tiny_cube: Built, catalog: Catalog) -> None:
+    root = catalog.collection["assets"]["zarr-root"]
+    checked = [(root, Path(tiny_cube.url, "zarr.json").read_bytes())]
+    for item in catalog.items.values():
+        pictures = {name: asset for name, asset in item["assets"].items() if asset["type"] == "image/png"}
+        assert pictures.keys() == {"overview-s1", "overview-s2", "overview-lc", "thumbnail"}
+        assert pictures["thumbnail"]["href"] == pictures["overview-s2"]["href"]
+        checked += [(asset, catalog.files[asset["href"].removeprefix("../")]) for asset in pictures.values()]
+    for asset, data in checked:
+        assert asset["file:size"] == len(data)
+        assert asset["file:checksum"] == "1220" + hashlib.sha256(data).hexdigest()
+
+
+def test_an_overview_fills_the_box_of_its_scene(catalog: Catalog) -> None:
+    for item in catalog.items.values():
+        west, south, east, north = item["properties"]["proj:bbox"]
+        for name in ("s1", "s2", "lc"):
+            height, width = item["assets"][f"overview-{name}"]["proj:shape"]
+            assert (width * 80, height * 80) == pytest.approx((east - west, north - south))
+
+
+def test_statistics_stand_with_the_bands(catalog: Catalog, surveyed: tuple[Report, Survey]) -> None:
+    whole = surveyed[1].whole.bands
+    bands = {band["name"]: band for band in catalog.collection["assets"]["zarr"]["bands"]}
+    first = whole["s2"][0]
+    assert bands["s2[s2_band=B01]"]["statistics"] == {
+        "minimum": first.minimum,
+        "maximum": first.maximum,
+        "mean": first.mean,
+        "stddev": first.stddev,
+        "count": first.count,
+    }
+    assert bands["s1[s1_band=VV]"]["patchcube:histogram"] == {
+        "lower": -50.0,
+        "upper": 14.0,
+        "counts": list(whole["s1"][0].histogram),
+    }
+    assert "patchcube:histogram" not in bands["lc[lc_band=IGBP]"]
+    for item in catalog.items.values():
+        assert [band["name"] for band in item["assets"]["zarr"]["bands"]] == list(bands)
+
+
+def test_patches_are_counted_by_their_most_frequent_class(catalog: Catalog, dataset: xr.Dataset) -> None:
+    names = dict(zip(dataset["IGBP_code"].values.tolist(), dataset["IGBP_name"].values.tolist(), strict=True))
+    for item in catalog.items.values():
+        told = item["properties"]
+        rows = (dataset["season"] == told["patchcube:season"]) & (dataset["scene"] == told["patchcube:scene"])
+        pixels = dataset["lc"].sel(lc_band="IGBP").values[rows.values].reshape(rows.values.sum(), -1)
+        most = [np.bincount(row, minlength=18).argmax() for row in pixels]
+        expected = {names[int(code)]: most.count(code) for code in sorted(set(most))}
+        assert told["patchcube:patches_by_class"] == expected
 
 
 def test_without_georeference_an_item_has_no_place(tmp_path: Path) -> None:

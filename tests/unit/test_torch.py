@@ -99,7 +99,7 @@ def test_an_epoch_of_batches_holds_every_patch_once(tiny_cube: Built, made: Made
 
 
 @pytest.mark.parametrize("world", [1, 2, 4, 7])
-@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("workers", [0, 1, 2, 3, 4])
 def test_ranks_and_workers_share_an_epoch(tiny_cube: Built, made: Made, world: int, workers: int) -> None:
     samples = Samples(tiny_cube.url, modalities=["s2"])
     seen = []
