@@ -1,63 +1,47 @@
-"""A proxy that answers as late as a far server does, and counts requests and bytes. Loopback only."""
+"""A server that answers as late as a far one does, with its requests and bytes counted. Loopback only."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
+from faults import Proxy, fault_proxy  # noqa: E402
 
 
 @dataclass
 class Line:
-    """One proxy."""
+    """The way to the server."""
 
-    url: str = ""
-    requests: int = 0
-    bytes: int = 0
-    """Bytes sent to clients."""
-    methods: Counter[str] = field(default_factory=Counter)
-    """Requests by HTTP method."""
+    proxy: Proxy
+
+    @property
+    def url(self) -> str:
+        return self.proxy.url
+
+    @property
+    def requests(self) -> int:
+        return len(self.proxy.log)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes sent to clients, without their headers."""
+        return sum(item.sent for item in self.proxy.log)
+
+    @property
+    def methods(self) -> Counter[str]:
+        """Requests by HTTP method."""
+        return Counter(item.method for item in self.proxy.log)
 
 
 @contextmanager
 def far_away(port: int, seconds: float) -> Iterator[Line]:
     """Put a server on a port of this machine behind a line that delays every request by some seconds."""
-    line, loop = Line(), asyncio.new_event_loop()
-    ready = threading.Event()
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asks: bool) -> None:
-        try:
-            while data := await reader.read(1 << 18):
-                if asks and data.startswith((b"GET ", b"HEAD ", b"PUT ", b"POST ")):
-                    line.requests += 1
-                    line.methods[data[: data.index(b" ")].decode()] += 1
-                    await asyncio.sleep(seconds)
-                elif not asks:
-                    line.bytes += len(data)
-                writer.write(data)
-                await writer.drain()
-        except (ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(pump(reader, back, True), pump(there, writer, False))
-
-    async def start() -> None:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        line.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        ready.set()
-
-    thread = threading.Thread(target=lambda: (loop.create_task(start()), loop.run_forever()), daemon=True)
-    thread.start()
-    ready.wait(10)
-    try:
-        yield line
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
+    with fault_proxy(port) as proxy:
+        if seconds:
+            proxy.inject("latency", times=None, seconds=seconds)
+        yield Line(proxy)

@@ -74,7 +74,7 @@ def per_batch(stage: str, source: str, place: str, line: Any = None) -> dict[str
     seen = []
     for batches in (1, 2):
         if line is not None:
-            line.methods.clear()
+            line.proxy.log.clear()
         figures = run(stage, source, f"{place}/{batches}.zarr", batches * BATCH)
         seen.append({**figures, **(dict(line.methods) if line is not None else {})})
     objects = seen[1].pop("objects")

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import dask.config
 from distributed import Client, Future, LocalCluster, as_completed
+from distributed.comm import CommClosedError
 
 from cube.config import ClusterProfile
 from cube.errors import CubeError, RequestError, StorageError
@@ -140,11 +141,20 @@ def run(client: Client | None, function: Callable[..., Any], tasks: Iterable[Tas
     A result that is a ``CubeError`` is raised. A task that fails otherwise is tried again; if it keeps failing,
     ``StorageError`` says with what.
     """
-    with closing(_here(function, tasks) if client is None else _remote(client, function, tasks)) as results:
+    given = _here(function, tasks) if client is None else _remote(client, function, tasks)
+    with _scheduler_answers(), closing(given) as results:
         for result in results:
             if isinstance(result, CubeError):
                 raise result
             yield result
+
+
+@contextmanager
+def _scheduler_answers() -> Iterator[None]:
+    try:
+        yield
+    except CommClosedError as error:
+        raise StorageError("the Dask scheduler is gone; start one and run again: what is finished stands") from error
 
 
 def _here(function: Callable[..., Any], tasks: Iterable[Task]) -> Generator[Any, None, None]:
