@@ -265,13 +265,15 @@ def info(target: str, patch: str | None, config: Config, as_json: bool) -> None:
 @click.option("--format", "form", type=click.Choice(FORMATS), default="ids", show_default=True, help="What to give back.")
 @click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help="Write there instead of printing.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N patches.")
+@CONFIG
 @_JSON
 def search_command(target: str, where: str | None, bbox: str | None, form: str, as_json: bool, **rest: Any) -> None:
     """Find patches by labels, classes and place.
 
     Reads the table in the catalog, and only what it needs of it. T is a cube, its catalog's folder or its collection.
     """
-    cube, out = target_of(cube_url(target)), rest["out"]
+    url, out = cube_url(target), rest["out"]
+    cube = target_of(url, options=rest["config"].options(url))
     if form == "parquet" and out is None:
         raise RequestError("--format parquet needs --out FILE")
     columns = {"ids": ("id",), "table": SUMMARY}.get(form)

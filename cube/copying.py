@@ -50,7 +50,7 @@ class Copied:
     url: str
     patches: int
     objects: int
-    """Objects written by this run."""
+    """Objects written by this run; of a subset, those that hold pixels and headers."""
     bytes: int
     standing: int
     """Objects that an earlier run had left."""
@@ -167,7 +167,8 @@ class _Whole:
         again |= {key for key in self._small for name in damaged[1] if key == name or key.startswith(f"{name}/c/")}
         left = {key for key, size in sizes.items() if there.get(key) != size} | again
         self.standing = max(0, len(sizes) - len(left) - len(self.moved))
-        for place, copied in run(client, copy_objects, self._tasks([*batches, sorted(self._small)], left, sizes)):
+        groups = {len(batches): sorted(self._small), **dict(enumerate(batches))}
+        for place, copied in run(client, copy_objects, self._tasks(groups, left, sizes)):
             self.moved |= copied
             watcher.count(max(0, min(self._slots, self.patches - place * self._slots)), sum(copied.values()))
 
@@ -181,8 +182,8 @@ class _Whole:
             raise CorruptError(f"{self.source.url} lacks {len(missing):,} objects, such as {missing[0]}: see `cube verify`")
         return sizes
 
-    def _tasks(self, groups: list[list[str]], left: set[str], sizes: Mapping[str, int]) -> Iterator[Task]:
-        for place, keys in enumerate(groups):
+    def _tasks(self, groups: Mapping[int, list[str]], left: set[str], sizes: Mapping[str, int]) -> Iterator[Task]:
+        for place, keys in groups.items():
             if wanted := {key: sizes[key] for key in keys if key in left}:
                 yield f"{self.id}-{place}", (place, self.source.cube, self.to.cube, wanted)
 

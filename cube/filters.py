@@ -92,19 +92,25 @@ def class_column(field: str, columns: Iterable[str]) -> str:
     The first legend that has it counts. Raises ``FilterError`` if none has it, or one has several that begin so.
     """
     *legend, name = field.removeprefix(CLASS).lower().split(":")
-    columns, legends = list(columns), dict[str, dict[str, str]]()
+    legends: dict[str, dict[str, str]] = {}
     for column in columns:
         _, title, word = column.split(":")
         if not legend or title.lower() == legend[0]:
             legends.setdefault(title, {})[word] = column
-    for of_legend in legends.values():
-        found = [word for word in of_legend if word == name] or [word for word in of_legend if word.startswith(name)]
+    for words in legends.values():
+        found = [word for word in words if word == name] or [word for word in words if word.startswith(name)]
         if len(found) == 1:
-            return of_legend[found[0]]
+            return words[found[0]]
         if found:
-            raise FilterError(f"{field!r} may be {', '.join(of_legend[word] for word in found)}: write more of it")
-    words = [f"{CLASS}{word}" for found in legends.values() for word in found] or columns
-    raise FilterError(f"no class is {field!r}{_hint(CLASS + name, words)}" if words else f"{field!r}: this cube has no classes")
+            raise FilterError(f"{field!r} may be {', '.join(words[word] for word in found)}: write more of it")
+    raise FilterError(f"no class is {field!r}{_like(name, [word for words in legends.values() for word in words])}")
+
+
+def _like(name: str, words: list[str]) -> str:
+    """Return the word that begins most like a name, as a hint."""
+    begins = {word[: len(name)]: word for word in words}
+    close = difflib.get_close_matches(name, begins, n=1)
+    return f"; did you mean {CLASS + begins[close[0]]!r}?" if close else ""
 
 
 def _matches(clause: Clause, column: Array, known: Iterable[str] | None) -> NDArray[np.bool_]:

@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Event, Thread
 from uuid import uuid4
@@ -39,6 +39,7 @@ def present(target: Target) -> Iterator[None]:
     key, ended = f"{RUNNING}/{uuid4().hex}.json", Event()
     with target.writable():
         build.write(key, _sign(0))
+        _forget(build, [key for key, data in _signs(build) if _is_gone(data)])
     beating = Thread(target=_beat, args=(build, key, ended), name="cube-presence", daemon=True)
     beating.start()
     try:
@@ -58,11 +59,15 @@ def _beat(build: Store, key: str, ended: Event) -> None:
             build.write(key, _sign(number))
 
 
-def other_signs(build: Store) -> dict[str, bytes]:
-    """Return the signs of builds that may be running in other processes; those of this machine that are gone are left out."""
+def _signs(build: Store) -> Iterator[tuple[str, bytes]]:
     keys = [entry.key for entry in build.list(RUNNING) if entry.key.endswith(".json")]
     read = zip(keys, build.read_many(keys), strict=True)
-    return {key: data for key, data in read if isinstance(data, bytes) and not _gone_or_own(data)}
+    return ((key, data) for key, data in read if isinstance(data, bytes))
+
+
+def other_signs(build: Store) -> dict[str, bytes]:
+    """Return the signs of builds that may be running in other processes; those of this machine that are gone are left out."""
+    return {key: data for key, data in _signs(build) if not (_is_own(data) or _is_gone(data))}
 
 
 def living_build(build: Store) -> str:
@@ -75,10 +80,14 @@ def living_build(build: Store) -> str:
             if watched.get(key) != data:
                 return _who(data)
         watched = now
-    for key in watched:
+    _forget(build, watched)
+    return ""
+
+
+def _forget(build: Store, keys: Iterable[str]) -> None:
+    for key in keys:
         with suppress(FileNotFoundError):
             build.remove(key)
-    return ""
 
 
 def clear_unfinished(target: Target) -> None:
@@ -104,13 +113,23 @@ def _self() -> dict[str, str | int]:
     return {"host": socket.gethostname(), "namespace": namespace, "process": os.getpid()}
 
 
-def _gone_or_own(data: bytes) -> bool:
+def _is_own(data: bytes) -> bool:
+    return _process(data) == os.getpid()
+
+
+def _is_gone(data: bytes) -> bool:
+    process = _process(data)
+    return process is not None and not psutil.pid_exists(process)
+
+
+def _process(data: bytes) -> int | None:
+    """Return the number of the process that a sign is of; None if it is one of another machine, or damaged."""
     try:
         sign, here = json.loads(data), _self()
         near = (sign["host"], sign["namespace"]) == (here["host"], here["namespace"])
-        return near and (sign["process"] == here["process"] or not psutil.pid_exists(int(sign["process"])))
+        return int(sign["process"]) if near else None
     except (ValueError, LookupError, TypeError):
-        return False  # it is watched, then
+        return None
 
 
 def _who(data: bytes) -> str:

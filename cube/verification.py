@@ -28,6 +28,8 @@ from cube.tiles import TileLayout
 from cube.watch import SILENT, Watcher
 
 _COUNTS = ("nan_count", "zero_count", "saturated_count")
+_SURVEYED = {"season", "scene", "epsg", "transform"}
+"""Labels a survey needs, as far as a cube has them."""
 _ROUNDING = 1e-6
 """Degrees by which another PROJ may place a patch's centre."""
 
@@ -215,6 +217,8 @@ class _Verification:
             self.found("pixels", ", ".join(missing), "damaged, so no pixel could be checked")
             return
         by_path = {spec.path: spec for spec in specs}
+        if not by_path.keys() & _SURVEYED <= values.keys():
+            self.surveyor = None  # the report does not pass, so there is no survey
         layouts = {name: tile_layout(by_path[name], facts["saturated"].get(name)) for name in facts["modalities"]}
         examination = Examination(
             cube=self.target.cube,

@@ -51,9 +51,10 @@ def main() -> None:
         print(f"An S3 server (SeaweedFS) runs at {server.endpoint}. Of its two buckets, anybody may read `public`.")
         upload(server, work)
         environment = {**os.environ, **server.environment}
+        sample = ["--sample", "20"]
         here = ["--workers", "0"]  # two batches: processes of their own would take longer to start
         run(
-            ["cube", "build", "demo", "--source", "s3://private/files", "--to", "s3://public/demo.zarr", *here],
+            ["cube", "build", "demo", "--source", "s3://private/files", "--to", "s3://public/demo.zarr", *sample, *here],
             environment,
             work,
         )

@@ -45,6 +45,7 @@ def cube(*words: object, **environment: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, env=plain)
 
 
+@pytest.mark.judges
 def test_they_are_nowhere(server: S3Server, made: Made, tmp_path: Path) -> None:
     recipe, to = write_recipe(tmp_path / "tiny.yaml"), "s3://private/cubes/a.zarr"
     client = server.client()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cube.errors import FilterError, RequestError
-from cube.filters import Clause, parse, select
+from cube.filters import Clause, class_column, parse, select
 
 FIELDS = {
     "season": np.array(["dry", "dry", "wet", "wet", "cold"]),
@@ -76,3 +76,40 @@ def test_refusals(text: str, message: str) -> None:
         select(text, FIELDS)
     assert message in str(caught.value)
     assert isinstance(caught.value, RequestError)
+
+
+COLUMNS = ["class:A:urban_and_built_up_lands", "class:A:open_forests", "class:A:forests", "class:B:urban", "class:B:open_water"]
+
+
+@pytest.mark.parametrize(
+    ("field", "column"),
+    [
+        ("class:Urban", "class:A:urban_and_built_up_lands"),
+        ("class:URBAN_AND", "class:A:urban_and_built_up_lands"),
+        ("class:forests", "class:A:forests"),
+        ("class:b:Urban", "class:B:urban"),
+        ("class:open", "class:A:open_forests"),
+        ("class:open_w", "class:B:open_water"),
+    ],
+)
+def test_classes_are_named_by_their_beginning(field: str, column: str) -> None:
+    assert class_column(field, COLUMNS) == column
+    assert parse(f"season=dry and {field}>0.3")[1] == Clause(field, ">", ("0.3",))
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("class:u", "no class"),
+        ("class:C:Urban", "no class is 'class:C:Urban'"),
+        ("class:forrests", "did you mean 'class:forests'"),
+    ],
+)
+def test_classes_that_are_not_there(field: str, message: str) -> None:
+    with pytest.raises(FilterError, match=message):
+        class_column(field, [column for column in COLUMNS if "urban" not in column])
+
+
+def test_a_class_that_may_be_several_is_refused() -> None:
+    with pytest.raises(FilterError, match="may be class:A:open_forests, class:A:open_savannas: write more"):
+        class_column("class:Open", [*COLUMNS, "class:A:open_savannas"])

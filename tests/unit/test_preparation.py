@@ -126,6 +126,8 @@ def test_a_process_of_this_machine_that_is_gone_needs_no_watching(target: Target
     here = presence._self()
     sign(target, **{**here, "process": 2**22 + 1})
     assert other_signs(target.build) == {}
+    with present(target):
+        assert len(list(target.build.list("running"))) == 1  # the sign it left is taken away
     sign(target, **{**here, "process": os.getppid()})
     assert list(other_signs(target.build)) == ["running/other.json"]
     target.build.write("running/other.json", b"damaged")
@@ -133,7 +135,7 @@ def test_a_process_of_this_machine_that_is_gone_needs_no_watching(target: Target
 
 
 def test_a_beating_heart(target: Target, monkeypatch: pytest.MonkeyPatch, impatient: None) -> None:
-    monkeypatch.setattr(presence, "_gone_or_own", lambda data: False)
+    monkeypatch.setattr(presence, "_is_own", lambda data: False)
     with present(target):
         assert living_build(target.build).endswith(f":{os.getpid()}")
     assert living_build(target.build) == ""

@@ -82,6 +82,22 @@ def test_what_is_not_there_is_refused() -> None:
         select_patches(lambda _: IDS, ["patch"], None, (0.0, 0.0, 1.0, 1.0))
 
 
+def test_classes_are_asked_for_apart() -> None:
+    known, asked = labels(), []
+
+    def shares(field: str) -> np.ndarray:
+        asked.append(field)
+        return np.array([0.5, 0.0, np.nan, 0.4])
+
+    rows = select_patches(known.__getitem__, list(known), "class:Urban>0.3 and scene<3", shares=shares)
+    assert IDS[rows].tolist() == ["a"]
+    assert asked == ["class:Urban"]
+    select_patches(known.__getitem__, list(known), "scene<3", shares=shares)
+    assert asked == ["class:Urban"]
+    with pytest.raises(FilterError, match="unknown field 'class:Urban'"):
+        select_patches(known.__getitem__, list(known), "class:Urban>0.3")
+
+
 def test_runs_become_slices() -> None:
     assert as_slice(np.array([4, 5, 6])) == slice(4, 7)
     assert np.array_equal(as_slice(np.array([4, 6])), [4, 6])
