@@ -185,6 +185,21 @@ def test_an_upload_that_arrives_damaged_unnoticed_is_found_and_written_again(
     assert field.finish(to) == 1
 
 
+@pytest.mark.parametrize("kind", ["reset", "reset_after", "error500"])
+@pytest.mark.parametrize(("method", "query"), [("POST", "uploads"), ("PUT", "partNumber=2"), ("POST", "uploadId")])
+def test_an_object_of_many_parts_arrives_whole(
+    field: Ground, monkeypatch: pytest.MonkeyPatch, kind: str, method: str, query: str
+) -> None:
+    """Where the answer to the last request is lost, the upload is unknown afterwards: all of it is sent again."""
+    monkeypatch.setattr(cube.store, "SPOOL_LIMIT", 5 * 2**20)
+    store, data = open_store("s3://private/parts"), random.Random(SEED).randbytes(11 * 2**20)
+    rule = field.proxy.inject(kind, method=method, path=query)
+    with store.writing("large") as file:
+        file.write(data)
+    assert rule.fired == 1
+    assert store.read("large") == data
+
+
 def test_a_disk_that_is_full_while_an_object_is_kept_for_its_upload(field: Ground) -> None:
     to = field.target()
     with full_disk(2048):
