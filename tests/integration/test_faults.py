@@ -80,7 +80,7 @@ def test_a_build_gets_over_every_fault_that_passes(field: Ground) -> None:
         ("expired", "GET", r"_p1\.tif", 1, "_p1.tif: The provided token has expired; check the credentials"),
         ("denied", "GET", r"_p1\.tif", 1, "_p1.tif: Access Denied; check the credentials"),
         ("expired", "HEAD", "zarr.json", 1, "zarr.json: Bad Request; servers answer so to expired credentials"),
-        ("no_bucket", "PUT", "cube-probe", 2, "The specified bucket does not exist; create the bucket, or mend its name"),
+        ("no_bucket", "PUT", "", 2, "The specified bucket does not exist; create the bucket, or mend its name"),
         ("denied", "PUT", "/s2/c/", 1, "/s2/c/0/0/0/0: Access Denied; check the credentials"),
         ("expired", "PUT", r"\.zarr/zarr.json", 1, "/zarr.json: The provided token has expired; check the credentials"),
     ],
@@ -239,7 +239,8 @@ def test_a_build_writes_every_object_once_and_reads_none_of_its_data(field: Grou
     assert field.build(to).exit_code == 0
     cube = f"/{to.removeprefix('s3://')}/"
     log = [(item.method, item.path.removeprefix(cube)) for item in field.proxy.log]
-    written = [key for method, key in log if method == "PUT" and not key.startswith("/") and key != "cube-probe"]
+    written = [key for method, key in log if method == "PUT" and not key.startswith("/")]
+    written.remove("modality/c/0")  # written beforehand, too, to see whether the cube can be written
     assert sorted(written) == sorted(field.reference)
     assert [key for method, key in log[: log.index(("PUT", "zarr.json"))] if method == "GET" and "/c/" in key] == []
     receipts = [key for method, key in log if method == "PUT" and "/receipts/" in key]
