@@ -34,14 +34,15 @@ import zarr.storage
 from cube import open_cube
 from cube.arrays import read_spec
 from cube.catalog import describe, publish
+from cube.contract import Range
 from cube.labels import read_array
 from cube.layout import tile_layouts
+from cube.local_store import LocalStore
 from cube.pipeline import Choice, plan_build
 from cube.plan import Plan
 from cube.preparation import PLAN
 from cube.recipe import Recipe, read_recipe
 from cube.report import Check, Report
-from cube.store import LocalStore, Range
 from cube.survey import Surveyor
 from cube.tally import BINS, Tally
 from cube.target import Target, target_of

@@ -26,10 +26,10 @@ from distributed import Client
 from cube import open_cube
 from cube.catalog import describe, publish
 from cube.clusters import open_cluster
+from cube.object_store import SPOOL_LIMIT
 from cube.plan import make_plan
 from cube.recipe import read_recipe
 from cube.source import examine, scan
-from cube.store import SPOOL_LIMIT
 from cube.target import target_of
 from cube.verification import verify_cube
 from cube.worker import peak_memory

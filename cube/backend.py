@@ -17,12 +17,12 @@ from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
 from cube.arrays import ArraySpec
+from cube.contract import Store
 from cube.errors import RequestError
 from cube.labels import read_array
 from cube.opening import Root, Source, read_root, source_of
 from cube.pixels import PixelReader, TileCache, Window
 from cube.selection import Box, as_slice, select_patches
-from cube.store import Store
 from cube.tiles import TileLayout
 
 _DASK_BYTES = 256 << 20

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from cube.contract import Store
 from cube.errors import TargetError
-from cube.store import Store
 from cube.target import Target
 
 CLAIMS = "claims"

@@ -12,9 +12,10 @@ from typing import Any
 from uuid import uuid4
 
 from cube.claims import CLAIMS, COPY, stake, standing_claim
+from cube.contract import Store
 from cube.errors import TargetError
 from cube.presence import RUNNING, clear_unfinished, living_build, other_signs, present
-from cube.store import Store, open_store
+from cube.store import open_store
 from cube.target import Target, target_of
 
 _PLAN = "plan.json"

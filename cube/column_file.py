@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cube.contract import Range, Store
 from cube.errors import CorruptError
-from cube.store import Range, Store
 
 _TAIL = 2**18
 """Bytes read first, from the end: the footer of a table of 180,662 patches and some more."""

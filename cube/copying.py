@@ -17,12 +17,12 @@ from cube.arrays import ArraySpec, chunk_key
 from cube.catalog import CATALOG, COLLECTION, describe, publish
 from cube.claims import COPY, stake, stake_publication, standing_claim
 from cube.clusters import Task, run
+from cube.contract import Store
 from cube.errors import CorruptError, RequestError, TargetError
 from cube.labels import write_array
 from cube.presence import clear_unfinished, living_build, present
 from cube.recipe import Recipe
 from cube.report import Report
-from cube.store import Store
 from cube.subset import HEADER, Subset, array_specs, plan_subset, recipe_document, shard_tasks, subset_documents, write_shard
 from cube.survey import Survey, Surveyor
 from cube.target import ROOT, Target

@@ -12,8 +12,10 @@ import psutil
 from numpy.typing import NDArray
 
 from cube.clusters import Task
+from cube.contract import Store
+from cube.object_store import SPOOL_LIMIT
 from cube.plan import Batch, Job, Plan
-from cube.store import SPOOL_LIMIT, Store, open_store
+from cube.store import open_store
 from cube.tiles import ShardWriter, TileLayout, decode_tile
 from cube.worker import read_patches
 

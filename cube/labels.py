@@ -12,10 +12,10 @@ from pyproj import Transformer
 
 from cube.answers import undamaged
 from cube.arrays import ArraySpec, chunk_key, decode_chunk, encode_chunk
+from cube.contract import Store
 from cube.errors import CorruptError
 from cube.layout import ORIGINALS
 from cube.plan import Plan
-from cube.store import Store
 from cube.tiles import DIGEST_SIZE
 from cube.worker import Receipt
 

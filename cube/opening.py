@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from cube.answers import undamaged
 from cube.arrays import ArraySpec, read_spec
 from cube.certificate import sealed
+from cube.contract import Store
 from cube.errors import CorruptError, RequestError
 from cube.labels import read_array
 from cube.layout import FORMAT
+from cube.object_store import ObjectStore
 from cube.patch_shares import DIGEST, open_table, own_facts, read_shares
 from cube.pixels import PixelReader, TileCache
-from cube.store import ObjectStore, Store, is_local, open_store
+from cube.store import is_local, open_store
 from cube.target import ROOT, target_of
 from cube.verification import tile_layout
 

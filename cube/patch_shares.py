@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube.column_file import ColumnFile
+from cube.contract import Store
 from cube.errors import CorruptError, RequestError
 from cube.filters import CLASS, class_column
-from cube.store import Store
 
 TABLE = "items.parquet"
 """The table of all patches, in the folder of the catalog."""

@@ -19,12 +19,13 @@ from cube.errors import RequestError
 from cube.estimates import Estimate, estimate, measure, sample_tasks
 from cube.filters import select
 from cube.inventory import Inventory
+from cube.object_store import SPOOL_LIMIT
 from cube.plan import Plan, make_plan
 from cube.recipe import Recipe
 from cube.recipe_sections import Incomplete
 from cube.report import Report
 from cube.source import examine, scan
-from cube.store import SPOOL_LIMIT, is_local
+from cube.store import is_local
 from cube.survey import Surveyor
 from cube.target import Target
 from cube.verification import verify_cube

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from cube.answers import undamaged
 from cube.arrays import ArraySpec, chunk_key
+from cube.contract import Range, Store
 from cube.errors import CorruptError
-from cube.store import Range, Store
 from cube.tiles import ABSENT, TileLayout, decode_tile, read_index
 
 THREADS = 2

@@ -17,7 +17,8 @@ from uuid import uuid4
 
 import psutil
 
-from cube.store import Store, is_local, open_store
+from cube.contract import Store
+from cube.store import is_local, open_store
 from cube.target import UNFINISHED, Target
 
 RUNNING = "running"

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from cube.answers import undamaged
 from cube.arrays import ArraySpec, chunk_key, decode_chunk
+from cube.contract import Store
 from cube.errors import CorruptError, RejectedFile
 from cube.ground import GroundSlice
 from cube.rasters import Georeference, Raster, read_raster
 from cube.report import Finding
-from cube.store import Store
 from cube.tally import ShardTally, Tally, TallyJob
 from cube.tiles import (
     ABSENT,

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from cube.contract import Entry, Store
 from cube.errors import RejectedFile, RequestError
 from cube.inventory import Inventory, Rejected
 from cube.layout import expectations
 from cube.rasters import read_raster
 from cube.recipe import Recipe
-from cube.store import Entry, Store, is_local, open_store
+from cube.store import is_local, open_store
 
 _Key = tuple[int, int, int]
 _OF_FILE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)

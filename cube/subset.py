@@ -27,12 +27,12 @@ from cube.arrays import (
 )
 from cube.certificate import certificate, pixels_digest, seal
 from cube.claims import COPY
+from cube.contract import Store
 from cube.errors import CorruptError, RequestError
 from cube.labels import read_array
 from cube.layout import ORIGINALS
 from cube.pixels import PixelReader, Tile
 from cube.selection import select_patches
-from cube.store import Store
 from cube.target import Target
 from cube.tiles import ABSENT, ShardWriter
 from cube.verification import tile_layout

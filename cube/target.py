@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from cube.contract import Store
 from cube.errors import CubeError, StorageError, TargetError
-from cube.store import Store, is_local, open_store, refuse_credentials
+from cube.store import is_local, open_store, refuse_credentials
 
 _SUFFIX = ".zarr"
 UNFINISHED = "unfinished"

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from cube.arrays import ArraySpec, chunk_key, read_spec, values_digest
 from cube.certificate import pixels_digest, sealed
 from cube.clusters import Task, run
+from cube.contract import Store
 from cube.errors import CorruptError, RequestError
 from cube.ground import GroundSlice
 from cube.labels import centres, read_array
 from cube.layout import FORMAT, ORIGINALS
 from cube.report import Finding, Report, gather
 from cube.shard_check import Examination, Outcome, Slice, examine_batch
-from cube.store import Store, open_store
+from cube.store import open_store
 from cube.survey import Surveyor
 from cube.target import ROOT, Target
 from cube.tiles import TileLayout

@@ -16,12 +16,12 @@ from blake3 import blake3
 
 from cube.arrays import ArraySpec, chunk_key, encode_chunk
 from cube.claims import require_claim
+from cube.contract import Entry, Store
 from cube.errors import CubeError, IncompleteError, RejectedFile, StorageError
 from cube.inventory import Rejected
 from cube.plan import READ_AHEAD, Batch, Job
 from cube.rasters import Georeference, Raster, RasterReader
 from cube.source import rejection, require_answer
-from cube.store import Entry, Store
 from cube.target import FULL, Target, remedy
 from cube.tiles import DIGEST_SIZE, ShardWriter
 

@@ -15,6 +15,7 @@ from cube.arrays import group_document, metadata_bytes, values_digest
 from cube.certificate import certificate, pixels_digest, seal
 from cube.claims import stake_publication
 from cube.clusters import Task, run
+from cube.contract import Store
 from cube.conventions import convention_attributes
 from cube.errors import CorruptError, TargetError
 from cube.labels import label_values, write_array
@@ -22,7 +23,7 @@ from cube.layout import FORMAT, ORIGINALS, constant_arrays, label_arrays, origin
 from cube.plan import Plan
 from cube.preparation import claimed
 from cube.presence import clear_unfinished
-from cube.store import Store, open_store
+from cube.store import open_store
 from cube.target import ROOT, Target
 from cube.watch import SILENT, Watcher
 from cube.worker import Receipt, read_receipt, receipt_key, run_batch

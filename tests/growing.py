@@ -26,6 +26,7 @@ from cube.arrays import (
     values_digest,
 )
 from cube.certificate import certificate, pixels_digest, seal
+from cube.contract import Store
 from cube.errors import TargetError
 from cube.inventory import Inventory
 from cube.labels import label_values
@@ -33,7 +34,7 @@ from cube.layout import ORIGINALS
 from cube.plan import Batch, Plan, make_plan
 from cube.recipe import Recipe
 from cube.source import examine, scan
-from cube.store import Store, open_store
+from cube.store import open_store
 from cube.target import ROOT, Target
 from cube.tiles import ShardWriter
 from cube.verification import read_root

@@ -121,7 +121,7 @@ def full_disk(limit: int) -> Iterator[None]:
     """Let no file of this process grow beyond ``limit`` bytes, as on a disk that is full, and have every object be a file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cube.store.SPOOL_LIMIT", 1024)
+        patch.setattr("cube.object_store.SPOOL_LIMIT", 1024)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
         try:
             yield

@@ -28,9 +28,10 @@ from making import BANDS, FILLS, MODALITIES, Made, Scene, make_patches, write_re
 from rasterio.transform import Affine
 
 from cube.cli import main
+from cube.contract import Entry
 from cube.labels import label_values
+from cube.local_store import LocalStore
 from cube.preparation import claimed
-from cube.store import Entry, LocalStore
 
 SCENE = Scene("fall", 3, rows=3, columns=4)
 BAD = SCENE.id(35)

@@ -22,8 +22,8 @@ from cube.catalog import describe, publish
 from cube.cli import main
 from cube.copying import copy_cube
 from cube.errors import CorruptError, FilterError, RequestError, StorageError, TargetError
+from cube.local_store import LocalStore
 from cube.preparation import prepare
-from cube.store import LocalStore
 from cube.target import Target, target_of
 from cube.verification import verify_cube, verify_unrooted
 

@@ -16,10 +16,11 @@ import xarray as xr
 from drills import Ground, full_disk, ground
 from making import MODALITIES
 
-import cube.store
+import cube.object_store
 from cube import Samples, open_cube
+from cube.contract import Entry
 from cube.errors import CorruptError
-from cube.store import Entry, open_store
+from cube.store import open_store
 
 SEED = 20
 QUICK = 10
@@ -177,7 +178,7 @@ def test_an_upload_that_arrives_damaged_unnoticed_is_found_and_written_again(
     to = field.target()
     rule = field.proxy.inject("corrupt_upload", method="PUT", path="/s2/c/0")
     with monkeypatch.context() as patch:
-        patch.setattr(cube.store, "with_defaults", careless)
+        patch.setattr(cube.object_store, "with_defaults", careless)
         result = field.build(to)
     assert (result.exit_code, rule.fired) == (1, 1)
     assert "s2/c/0/0/0/0" in result.output
@@ -191,7 +192,7 @@ def test_an_object_of_many_parts_arrives_whole(
     field: Ground, monkeypatch: pytest.MonkeyPatch, kind: str, method: str, query: str
 ) -> None:
     """Where the answer to the last request is lost, the upload is unknown afterwards: all of it is sent again."""
-    monkeypatch.setattr(cube.store, "SPOOL_LIMIT", 5 * 2**20)
+    monkeypatch.setattr(cube.object_store, "SPOOL_LIMIT", 5 * 2**20)
     store, data = open_store("s3://private/parts"), random.Random(SEED).randbytes(11 * 2**20)
     rule = field.proxy.inject(kind, method=method, path=query)
     with store.writing("large") as file:

@@ -18,11 +18,12 @@ from making import Built, Made, write_recipe
 
 import cube
 from cube.collection import read_template
+from cube.contract import Entry, Range
 from cube.errors import CorruptError, RecipeError, RejectedFile, RequestError
+from cube.local_store import LocalStore
 from cube.rasters import read_raster
 from cube.recipe import read_recipe
 from cube.source import pair
-from cube.store import Entry, LocalStore, Range
 from cube.target import target_of
 from cube.verification import verify_cube
 

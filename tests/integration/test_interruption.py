@@ -57,7 +57,7 @@ SCRIPT = '''
 import contextlib, fnmatch, json, os, signal, sys, time
 
 from cube.cli import main
-from cube.store import LocalStore
+from cube.local_store import LocalStore
 
 
 def arm(point):

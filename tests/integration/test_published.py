@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from making import Built, Made, build, survey, write_recipe
 
+from cube.contract import Store
 from cube.pipeline import REPORT
-from cube.store import Store
 from cube.target import Target, target_of
 from cube.writer import write_cube
 

@@ -178,7 +178,7 @@ def test_a_target_that_cannot_be_written_is_refused(remote: Built, anonymous: di
 def small_spool(monkeypatch: pytest.MonkeyPatch) -> int:
     """Have objects of more than 5 MiB go to a file first and up in parts, as those of more than 32 MiB do."""
     limit = 5 * 2**20
-    monkeypatch.setattr("cube.store.SPOOL_LIMIT", limit)
+    monkeypatch.setattr("cube.object_store.SPOOL_LIMIT", limit)
     return limit
 
 

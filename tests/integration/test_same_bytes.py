@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from making import Made, Scene, make_patches, write_recipe
 
-from cube.store import Entry, LocalStore
+from cube.contract import Entry
+from cube.local_store import LocalStore
 
 LARGE = 256
 """A size at which Blosc splits a tile into blocks, which its threads would share out."""

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from making import Built, Made, Scene, build, make_patches, write_recipe
 
+from cube.contract import Store
 from cube.plan import Plan
-from cube.store import Store
 from cube.target import Target, target_of
 from cube.verification import verify_cube
 from cube.writer import write_cube

@@ -19,9 +19,10 @@ from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec
 from cube import Samples, open_cube, open_scene
 from cube.arrays import metadata_bytes
 from cube.certificate import seal
+from cube.contract import Range
 from cube.errors import CorruptError, RequestError
+from cube.local_store import LocalStore
 from cube.pixels import PixelReader, TileCache, Window
-from cube.store import LocalStore, Range
 
 SIZE = 32
 

@@ -17,7 +17,7 @@ from web import Ranged, Whole, serving
 
 from cube import Samples, open_cube
 from cube.errors import FilterError, RequestError
-from cube.store import LocalStore
+from cube.local_store import LocalStore
 
 
 def test_a_filter_chooses_as_plain_xarray_does(tiny_cube: Built) -> None:

@@ -12,7 +12,8 @@ import pytest
 import cube.column_file
 from cube.column_file import ColumnFile
 from cube.errors import CorruptError
-from cube.store import LocalStore, open_store
+from cube.local_store import LocalStore
+from cube.store import open_store
 
 ROWS, GROUP = 5000, 1000
 

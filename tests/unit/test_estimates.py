@@ -10,8 +10,9 @@ from making import MODALITIES, Built, Scene, build, make_patches, write_recipe
 
 from cube.clusters import run
 from cube.estimates import Estimate, Sample, Share, estimate, measure, sample_tasks
+from cube.object_store import SPOOL_LIMIT
 from cube.plan import READ_AHEAD, Plan
-from cube.store import SPOOL_LIMIT, open_store
+from cube.store import open_store
 from cube.tiles import TileLayout
 
 

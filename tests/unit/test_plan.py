@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from making import MODALITIES, Scene, source_path, write_recipe
 
+from cube.contract import Entry
 from cube.errors import IncompleteError, RequestError
 from cube.plan import READ_AHEAD, Plan, make_plan
 from cube.recipe import Recipe, read_recipe, with_profile
 from cube.source import pair
-from cube.store import Entry
 
 SOFTWARE = {"numcodecs": "1.0"}
 SCENES = (Scene("spring", 1, rows=3, columns=4), Scene("summer", 1, rows=2, columns=4), Scene("winter", 2, rows=1, columns=3))

@@ -16,10 +16,10 @@ from making import Built
 from cube import presence
 from cube.claims import Claim, require_claim, stake, stake_publication, standing_claim
 from cube.errors import TargetError
+from cube.local_store import LocalStore
 from cube.plan import Plan
 from cube.preparation import PLAN, claimed, prepare
 from cube.presence import clear_unfinished, living_build, other_signs, present
-from cube.store import LocalStore
 from cube.target import Target, target_of
 
 

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from making import MODALITIES, Made, Scene, make_patches, source_path, write_recipe
 
+from cube.contract import Entry
 from cube.errors import RejectedFile, RequestError
 from cube.inventory import Inventory, Rejected
 from cube.printing import published_document, published_text
 from cube.recipe import Recipe, read_recipe
 from cube.source import examine, pair, rejection, scan
-from cube.store import Entry
 
 ONE = Scene("spring", 7, rows=1, columns=2, first=30)
 TWO = Scene("winter", 7, rows=1, columns=1, first=30)

@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from cube.contract import Entry, Range, Store
 from cube.errors import RequestError
-from cube.store import Entry, LocalStore, ObjectStore, Range, Store, open_store
+from cube.local_store import LocalStore
+from cube.object_store import ObjectStore
+from cube.store import open_store
 from cube.target import target_of
 
 

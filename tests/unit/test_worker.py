@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import pytest
 from making import Built, Made
 
-from cube.store import Entry, LocalStore
+from cube.contract import Entry
+from cube.local_store import LocalStore
 from cube.worker import read_patches, read_receipt, receipt_bytes
 
 
