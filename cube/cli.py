@@ -260,7 +260,7 @@ def info(target: str, patch: str | None, config: Config, as_json: bool) -> None:
 
 @main.command(name="search")
 @click.argument("target", metavar="T")
-@click.option("--where", metavar="FILTER", help='Such as "season=summer and class:Urban>0.3 and split=train".')
+@click.option("--where", metavar="FILTER", help='Such as "scene<=40 and class:Urban>0.3 and split=train".')
 @click.option("--bbox", metavar="W,S,E,N", help="Only patches that meet this box, in degrees; W > E crosses 180°.")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="ids", show_default=True, help="What to give back.")
 @click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help="Write there instead of printing.")
