@@ -354,8 +354,8 @@ def test_a_catalog_is_retracted_and_published_again(catalog: Catalog, report: Re
     retract(target)
     publish(catalog, target, Report(target.url, report.checks))
     retract(target)
-    assert not target.stac.exists("catalog.json")
-    assert not target.stac.exists("collection.json")
+    for path in ("catalog.json", "collection.json", "index.html"):
+        assert not target.stac.exists(path)
     retract(target)
     publish(catalog, target, Report(target.url, report.checks))
     assert sorted(entry.key for entry in target.stac.list()) == sorted([*catalog.documents, *catalog.files])
