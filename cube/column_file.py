@@ -91,7 +91,7 @@ class ColumnFile:
             image[start:stop] = np.frombuffer(data, np.uint8)[: max(0, len(image) - start)]
         try:
             file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(image)), metadata=self.metadata)
-            return file.read_row_groups(groups, columns=list(columns))
+            return file.read_row_groups(groups, columns=list(columns), use_threads=False)
         except (pa.ArrowInvalid, OSError) as error:
             raise CorruptError(f"{self.url} is damaged: {error}") from None
 
