@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
-from faults import Proxy, fault_proxy  # noqa: E402
+from faults import Proxy, fault_proxy
 
 
 @dataclass
