@@ -43,7 +43,7 @@ sys.path += [str(HERE.parent / "tests" / "integration"), str(HERE.parent / "test
 from servers import close_connections, seaweedfs  # noqa: E402
 
 PATCHES, SCENES = 180_662, 252
-WHERE, BBOX = "season=summer and class:Urban>0.3 and split=train", "5,45,15,55"
+WHERE, BBOX = "season=summer and class:Urban>0.3 and split=train", "-10,35,30,60"
 QUERIES = {
     "box, season and class": (WHERE, BBOX),
     "box": (None, BBOX),

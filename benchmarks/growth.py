@@ -95,7 +95,8 @@ def draw_workers(runs: list[Run]) -> None:
         for number, peaks in enumerate(run.worker_peaks):
             label = f"{run.patches:,} patches" if number == 0 else None
             axes.plot(range(1, len(peaks) + 1), np.array(peaks) / 1e6, color=color, label=label, linewidth=1.4)
-    axes.set(xlabel="batches a worker has written", ylabel="its peak memory, MB", ylim=(0, None), xscale="log")
+    most = max(max(peaks) for run in runs for peaks in run.worker_peaks) / 1e6
+    axes.set(xlabel="batches a worker has written", ylabel="its peak memory, MB", ylim=(0, 1.3 * most), xscale="log")
     axes.legend(frameon=False, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(DOCS / "workers-memory.svg", metadata={"Date": None})

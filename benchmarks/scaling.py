@@ -83,10 +83,10 @@ COSTS = Costs(
         "originals/header": 68_569,
         "receipt": 141_470,
     },
-    driver_start=0,
-    driver_write=0,
-    driver_end=0,
-    driver_verify=0,
+    driver_start=10.7,
+    driver_write=40.6,
+    driver_end=4.4,
+    driver_verify=20.4,
     small_objects=2925 - 4 * 706,
 )
 

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import uuid4
 
-from cube.claims import COPY, stake, standing_claim
+from cube.claims import CLAIMS, COPY, stake, standing_claim
 from cube.errors import TargetError
-from cube.presence import clear_unfinished, living_build, other_signs, present
+from cube.presence import RUNNING, clear_unfinished, living_build, other_signs, present
 from cube.store import Store, open_store
 from cube.target import Target, target_of
 
@@ -82,7 +82,7 @@ def remove_leftovers(target: Target) -> None:
                 raise TargetError(f"{target.url} was finished by another run at this very moment: it stays")
             _give_up_uploads(target, remove=True)
             _remove_all(target.cube)
-        _remove_all(target.build)
+            _remove_all(target.build)
 
 
 def _leftover(target: Target) -> Leftover | None:
@@ -128,8 +128,9 @@ def _give_up_uploads(target: Target, *, remove: bool) -> int:
 
 
 def _remove_all(store: Store) -> None:
-    """Remove every object; claims last, so that nobody takes for free what is not yet empty."""
-    keys = sorted((entry.key for entry in store.list()), key=lambda key: key.startswith("claims/"))
+    """Remove every object but signs of life; claims last, so that nobody takes for free what is not yet empty."""
+    there = (entry.key for entry in store.list() if not entry.key.startswith(f"{RUNNING}/"))
+    keys = sorted(there, key=lambda key: key.startswith(f"{CLAIMS}/"))
     for key in keys:
         with suppress(FileNotFoundError):
             store.remove(key)

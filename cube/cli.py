@@ -47,7 +47,7 @@ _PERFORMANCE = click.option(
     "--performance-report", type=click.Path(dir_okay=False), metavar="FILE", help="Keep Dask's performance report (HTML)."
 )
 _WORKERS = click.option("--workers", type=click.IntRange(0), default=CPU_COUNT, show_default="cores", help="Local processes.")
-_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_FOLDER = click.Path(file_okay=False, path_type=Path)
 _PROFILE = click.option("--profile", metavar="NAME", help="Codec profile of the recipe, such as fast.")
 
 

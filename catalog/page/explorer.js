@@ -21,7 +21,7 @@ class Explorer {
   drawFilters() {
     const form = byId("filters");
     form.append(...this.filters.filter((group) => group.names.length > 1).map((group) => group.field));
-    if ((sheet.classes || []).length) form.append(element("div", { class: "field" },
+    if ((sheet.classes || []).length) form.append(element("div", { class: "field stack" },
       element("label", { for: "mostly" }, "Most frequent class of a patch"), this.mostly));
     form.append(element("button", { type: "reset", id: "reset" }, "Show all"));
     form.addEventListener("submit", (event) => event.preventDefault());

@@ -64,7 +64,7 @@ def check(start: Starter, cube: Built, many: Made, folder: Path, world: int, kil
     stride = EPOCHS * len(many.ids) // (world * BATCH * (kills + 1))
     killed = [consumed(start, wish, rng, kills, stride) for wish in wishes(cube, folder / "killed", world, **how)]
     whole = [consumed(start, wish, rng) for wish in wishes(cube, folder / "whole", world, **how)]
-    print(f"seed {SEED}, {how}, batches recorded at each kill, by rank: {[rank.kills for rank in killed]}")
+    print(f"seed {SEED}, world {world}, {how}, batches recorded at each kill, by rank: {[rank.kills for rank in killed]}")
     assert [rank.batches for rank in killed] == [rank.batches for rank in whole]
     for epoch in range(EPOCHS):
         assert sorted(name for rank in killed for name in rank.ids(epoch)) == sorted(many.ids)
