@@ -23,6 +23,7 @@ def test_full_size_stays_within_its_limits(shared: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.judges
+@pytest.mark.timeout(600)
 def test_some_scenes_with_tiny_pixels_go_end_to_end_through_a_kill(shared: Path, tmp_path: Path) -> None:
     command = [sys.executable, BENCHMARKS / "endtoend.py", "--shares", "64", "--folder", tmp_path / "tiny"]
     command += ["--out", tmp_path / "figures.json"]
