@@ -31,7 +31,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 @click.command()
 @click.argument("source", metavar="SRC")
 @click.argument("to", metavar="DST")
-@click.option("--where", default="", metavar="FILTER", help='Only some patches, as a cube of their own: "season=summer".')
+@click.option("--where", default="", metavar="FILTER", help='Only some patches, as a cube of their own: "scene<=40".')
 @click.option("--scheduler", metavar="ADDRESS", help="Use the Dask cluster at this address (tcp://…).")
 @click.option("--workers", type=click.IntRange(0), default=CPU_COUNT, show_default="cores", help="Local processes.")
 @CONFIG
