@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 from sheets import full_size
 
 from cube.datasheet import PAGE, datasheet
@@ -106,7 +106,8 @@ def test_the_page_fits_and_axe_finds_nothing(browser: Browser, url: str, width: 
         page.locator("#detail").scroll_into_view_if_needed()
         for picture in page.locator("#detail img").all():
             picture.scroll_into_view_if_needed()
-            page.wait_for_function("image => image.complete && image.naturalWidth > 0", arg=picture.element_handle())
+            expect(picture).to_have_js_property("complete", True)
+            assert picture.evaluate("image => image.naturalWidth") > 0
         page.screenshot(path=tmp_path / f"page-{width}-{scheme}.png", full_page=True)
         print(f"screenshot: {tmp_path}/page-{width}-{scheme}.png")
         assert page.locator("#detail img").count() == 3
@@ -164,7 +165,8 @@ def test_no_request_leaves_the_place(browser: Browser, stac: Path, url: str, pla
     with looking(browser, base + PAGE) as seen:
         for option in seen.page.locator("#list li").all():
             option.click()
-            seen.page.wait_for_function("[...document.querySelectorAll('#detail img')].every(image => image.complete)")
+            for picture in seen.page.locator("#detail img").all():
+                expect(picture).to_have_js_property("complete", True)
         near = [request for request in seen.requests if not request.startswith("data:")]
         assert {request.removeprefix(base).split("/")[0] for request in near} == {PAGE, "overviews"}
         assert len(near) == 1 + 5 * 3
@@ -228,7 +230,7 @@ def test_filters_count_what_is_in_the_cube_and_in_the_table(browser: Browser, de
             assert seen.count() == (len({(row[0], row[3]) for row in kept}), len(kept)), (chosen, split, title)
             assert page.locator("#list li:visible").count() == page.locator(".place:not(.gone)").count() == seen.count()[0]
         page.click("#reset")
-        page.wait_for_function(f"document.querySelector('#count').textContent.includes('{len(rows)}')")
+        expect(page.locator("#count")).to_contain_text(f"{len(rows)} patches")
 
 
 # Driven by keyboard
@@ -257,7 +259,7 @@ def test_everything_works_by_keyboard(browser: Browser, demo: Path, url: str) ->
         keys.press("Enter")
         seen.tab_to("Copy The scene as one raster")
         keys.press("Enter")
-        page.wait_for_function("document.querySelector('#said').textContent === 'Copied The scene as one raster'")
+        expect(page.locator("#said")).to_have_text("Copied The scene as one raster")
         assert seen.focused() == "Copy The scene as one raster"
         assert page.evaluate("navigator.clipboard.readText()") == page.inner_text("#detail pre >> nth=0")
         assert page.url.endswith("#scene=winter-55")

