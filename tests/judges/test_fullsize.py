@@ -32,3 +32,14 @@ def test_some_scenes_with_tiny_pixels_go_end_to_end_through_a_kill(shared: Path,
     assert done.returncode == 0, done.stdout + done.stderr
     assert "resuming wrote only what was missing: yes" in done.stdout
     assert "a resumed cube is the same as one never killed: yes" in done.stdout
+
+
+@pytest.mark.judges
+@pytest.mark.timeout(600)
+def test_the_catalog_of_all_patches_is_written_and_searched_within_its_limits(shared: Path, tmp_path: Path) -> None:
+    command = [sys.executable, BENCHMARKS / "catalog.py", "--folder", tmp_path / "catalog"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "180,662 patches, 252 items" in done.stdout
+    assert "from S3, box, season and class: 109 patches" in done.stdout
