@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,39 +13,34 @@ from typing import Any
 
 import click
 import xarray as xr
-from dask.system import CPU_COUNT
 from distributed import Client
 
 from cube import __version__
 from cube.bundled import folder, recipe_names
 from cube.catalog_check import check_catalog, recipe_of
+from cube.catalog_commands import info, search_command
 from cube.clusters import lanes, open_cluster
 from cube.config import Config
 from cube.dashboard import observed
 from cube.demo import make_demo, true_color
 from cube.errors import CorruptError, CubeError, RequestError, TargetError
-from cube.info import describe_cube, info_text
-from cube.patch_items import FORMATS, item_to_read, patch_text, rendered, rows_of
+from cube.options import CONFIG, JSON, SCHEDULER, WORKERS, print_value
 from cube.pipeline import SAMPLE, Built, Choice, build, estimate_build, plan_build
 from cube.preparation import claimed
 from cube.printing import built_text, estimate_document, plan_text, report_text
-from cube.progress import Meter, counted, size
+from cube.progress import Meter
 from cube.recipe import Recipe, read_recipe, with_profile
-from cube.search import SUMMARY, box_of, cube_url, find_patch, search
-from cube.storage_commands import CONFIG, clean, copy
+from cube.storage_commands import clean, copy
 from cube.store import is_local
 from cube.survey import Surveyor
 from cube.target import Target, target_of
-from cube.verification import read_root, verify_cube
+from cube.verification import batch_count, read_root, verify_cube
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 _SOURCE = click.option("--source", required=True, metavar="S", help="Folder or s3:// prefix of the patch files.")
-_SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Use the Dask cluster at this address (tcp://…).")
 _DASHBOARD = click.option("--dashboard", is_flag=True, help="Print the link to Dask's dashboard.")
 _PERFORMANCE = click.option(
     "--performance-report", type=click.Path(dir_okay=False), metavar="FILE", help="Keep Dask's performance report (HTML)."
 )
-_WORKERS = click.option("--workers", type=click.IntRange(0), default=CPU_COUNT, show_default="cores", help="Local processes.")
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _PROFILE = click.option("--profile", metavar="NAME", help="Codec profile of the recipe, such as fast.")
 
@@ -114,20 +108,22 @@ def main() -> None:
 
 main.add_command(copy)
 main.add_command(clean)
+main.add_command(info)
+main.add_command(search_command)
 
 
 @main.command()
 @click.argument("name", required=False)
-@_JSON
+@JSON
 def recipes(name: str | None, as_json: bool) -> None:
     """List the bundled recipes, or print the one called NAME."""
     if name is not None:
         recipe = read_recipe(name)
         path = Path(name) if Path(name).is_file() else folder("recipes") / f"{name}.yaml"
-        _print(recipe.model_dump(mode="json") if as_json else path.read_text(encoding="utf-8").rstrip(), as_json)
+        print_value(recipe.model_dump(mode="json") if as_json else path.read_text(encoding="utf-8").rstrip(), as_json)
         return
     titles = {item: read_recipe(item).title for item in recipe_names()}
-    _print(titles if as_json else "\n".join(f"{item:12} {title}" for item, title in titles.items()), as_json)
+    print_value(titles if as_json else "\n".join(f"{item:12} {title}" for item, title in titles.items()), as_json)
 
 
 @main.command()
@@ -136,9 +132,9 @@ def recipes(name: str | None, as_json: bool) -> None:
 @_chosen
 @_PROFILE
 @click.option("--sample", type=click.IntRange(0), default=0, metavar="N", help="Read N patches and measure on them.")
-@_WORKERS
+@WORKERS
 @CONFIG
-@_JSON
+@JSON
 def plan(recipe: str, source: str, profile: str | None, as_json: bool, **options: Any) -> None:
     """Say what a build would do and take.
 
@@ -147,7 +143,7 @@ def plan(recipe: str, source: str, profile: str | None, as_json: bool, **options
     sample, workers, config = (options.pop(name) for name in ("sample", "workers", "config"))
     planned = plan_build(_recipe(recipe, profile), source, Choice(**options), config.options(source))
     expected = estimate_build(planned, None, sample=sample, workers=workers)
-    _print(estimate_document(planned, expected) if as_json else plan_text(planned, expected), as_json)
+    print_value(estimate_document(planned, expected) if as_json else plan_text(planned, expected), as_json)
 
 
 @main.command(name="build")
@@ -156,14 +152,14 @@ def plan(recipe: str, source: str, profile: str | None, as_json: bool, **options
 @click.option("--to", required=True, metavar="T", help="Path or s3:// URL of the cube, ending in .zarr.")
 @_chosen
 @_PROFILE
-@_SCHEDULER
+@SCHEDULER
 @CONFIG
-@_WORKERS
+@WORKERS
 @_DASHBOARD
 @_PERFORMANCE
 @click.option("--sample", type=click.IntRange(0), default=SAMPLE, show_default=True, help="Patches to predict from.")
 @click.option("--replace", is_flag=True, help="Throw away what an unfinished build with other options has written.")
-@_JSON
+@JSON
 def build_command(recipe: str, source: str, to: str, profile: str | None, as_json: bool, **options: Any) -> None:
     """Convert, verify and catalog patch files.
 
@@ -171,7 +167,7 @@ def build_command(recipe: str, source: str, to: str, profile: str | None, as_jso
     """
     machine = Machine(**{item.name: options.pop(item.name) for item in fields(Machine)})
     built = run_build(_recipe(recipe, profile), source, to, Choice(**options), machine, quiet=as_json)
-    _print(built.document() if as_json else built_text(built, to), as_json)
+    print_value(built.document() if as_json else built_text(built, to), as_json)
     sys.exit(0 if built.report.passed else 1)
 
 
@@ -215,12 +211,12 @@ def _refuse_inside(source: str, to: str) -> None:
 @click.option("--source", metavar="S", help="Compare with the source files too.")
 @click.option("--catalog", is_flag=True, help="Check the STAC catalog too: links, core schema, agreement with the cube.")
 @click.option("--schemas", type=_FOLDER, metavar="DIR", help="Check extensions by these schemas, laid out as host/path.")
-@_SCHEDULER
+@SCHEDULER
 @CONFIG
-@_WORKERS
+@WORKERS
 @_DASHBOARD
 @_PERFORMANCE
-@_JSON
+@JSON
 def verify(target: str, source: str | None, as_json: bool, **options: Any) -> None:
     """Check every object and every pixel of a cube.
 
@@ -238,62 +234,14 @@ def verify(target: str, source: str | None, as_json: bool, **options: Any) -> No
         report = verify_cube(where, client, source=source, source_options=reached, watcher=Meter(), surveyor=surveyor)
     if recipe and surveyor:
         report = check_catalog(where, recipe, report, surveyor.survey() if report.passed else None, schemas)
-    _print(report.document() if as_json else report_text(report), as_json)
+    print_value(report.document() if as_json else report_text(report), as_json)
     sys.exit(0 if report.passed else 1)
 
 
 @main.command()
-@click.argument("target", metavar="T")
-@click.option("--patch", metavar="ID", help="Of this patch alone; with --json its STAC item.")
-@CONFIG
-@_JSON
-def info(target: str, patch: str | None, config: Config, as_json: bool) -> None:
-    """Say in words what a cube holds."""
-    where = target_of(target, options=config.options(target))
-    if patch is not None:
-        item = item_to_read(find_patch(where, patch).table, where)
-        _print(item if as_json else patch_text(item), as_json)
-        return
-    facts = describe_cube(where)
-    _print(facts if as_json else info_text(facts), as_json)
-
-
-@main.command(name="search")
-@click.argument("target", metavar="T")
-@click.option("--where", metavar="FILTER", help='Such as "scene<=40 and class:Urban>0.3 and split=train".')
-@click.option("--bbox", metavar="W,S,E,N", help="Only patches that meet this box, in degrees; W > E crosses 180°.")
-@click.option("--format", "form", type=click.Choice(FORMATS), default="ids", show_default=True, help="What to give back.")
-@click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help="Write there instead of printing.")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N patches.")
-@CONFIG
-@_JSON
-def search_command(target: str, where: str | None, bbox: str | None, form: str, as_json: bool, **rest: Any) -> None:
-    """Find patches by labels, classes and place.
-
-    Reads the table in the catalog, and only what it needs of it. T is a cube, its catalog's folder or its collection.
-    """
-    url, out = cube_url(target), rest["out"]
-    cube = target_of(url, options=rest["config"].options(url))
-    if form == "parquet" and out is None:
-        raise RequestError("--format parquet needs --out FILE")
-    columns = {"ids": ("id",), "table": SUMMARY}.get(form)
-    found = search(cube, where, box_of(bbox) if bbox is not None else None, columns=columns, limit=rest["limit"])
-    if out is not None:
-        Path(out).write_bytes(rendered(found.table, cube, form))
-    if as_json:
-        facts = {"patches": found.patches, "requests": found.requests, "bytes_read": found.bytes_read}
-        _print(facts | ({"out": out} if out is not None else {"found": rows_of(found.table, cube, form)}), as_json)
-        return
-    read = f"{size(found.bytes_read)} read in {counted(found.requests, 'request')}"
-    click.echo(f"{counted(found.patches, 'patch')} chosen; {read}", err=True)
-    if out is None:
-        click.echo(rendered(found.table, cube, form), nl=False)
-
-
-@main.command()
 @click.argument("directory", metavar="[DIR]", required=False, default="cube-demo")
-@_WORKERS
-@_JSON
+@WORKERS
+@JSON
 def demo(directory: str, workers: int, as_json: bool) -> None:
     """Make a small data set and take it all the way.
 
@@ -310,9 +258,10 @@ def demo(directory: str, workers: int, as_json: bool) -> None:
     report = verify_cube(target_of(to), source=str(files))
     say(f"{report_text(report)}\n4. Opening it with nothing but xarray\n{_open_with_xarray(to)}")
     say(f"Done in {time.monotonic() - started:.0f} s. What to try next:")
-    say(f"   cube info {to}\n   cube recipes\n   cube plan RECIPE --source YOUR_FOLDER --sample 200")
+    say(f"   cube info {to}\n   cube search {to} --where split=test")
+    say("   cube recipes\n   cube plan RECIPE --source YOUR_FOLDER --sample 200")
     if as_json:
-        _print({"files": str(files), "build": built.document(), "verify": report.document()}, as_json)
+        print_value({"files": str(files), "build": built.document(), "verify": report.document()}, as_json)
     sys.exit(0 if built.report.passed and report.passed else 1)
 
 
@@ -334,10 +283,5 @@ def _verify_workers(target: Target, machine: Machine) -> int:
         _, document = read_root(target)
     except CorruptError:
         return 0
-    header = document["consolidated_metadata"]["metadata"]["originals/header"]
-    batches = -(-header["shape"][0] // header["chunk_grid"]["configuration"]["chunk_shape"][0])
+    batches = batch_count(document)
     return 0 if batches == 1 and not machine.watched else min(machine.workers, batches)
-
-
-def _print(value: Any, as_json: bool) -> None:
-    click.echo(json.dumps(value, indent=1) if as_json else value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cube.arrays import ArraySpec
+from cube.datasheet import PAGE
 from cube.estimates import Estimate
 from cube.inventory import Inventory
 from cube.pipeline import Built
@@ -129,7 +130,11 @@ def built_text(built: Built, url: str) -> str:
     for name, predicted, actual in built.comparison():
         shown = [_figure(name, value) for value in (predicted, actual)]
         lines.append(f"  {name:22} {shown[0]:>14} {shown[1]:>14}")
-    return "\n".join([*lines, "", report_text(built.report), f"Catalog: {built.catalog}" if built.catalog else _AGAIN])
+    lines += ["", report_text(built.report)]
+    if not built.catalog:
+        return "\n".join([*lines, _AGAIN])
+    page = f"{built.catalog.rpartition('/')[0]}/{PAGE}"
+    return "\n".join([*lines, f"Catalog: {built.catalog}", f"To look at in a browser: {page}"])
 
 
 def _figure(name: str, value: float | None) -> str:

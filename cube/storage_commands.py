@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
 import click
-from dask.system import CPU_COUNT
 
 from cube.cleaning import Leftover, find_leftovers, remove_leftovers
 from cube.clusters import open_cluster
-from cube.config import Config, read_config
+from cube.config import Config
 from cube.copying import Copied, copy_cube
 from cube.errors import CorruptError
+from cube.options import CONFIG, JSON, SCHEDULER, WORKERS, print_value
 from cube.printing import report_text
 from cube.progress import Meter, counted, duration, size
 from cube.target import Target, target_of
-from cube.verification import read_root
-
-CONFIG = click.option(
-    "--config",
-    metavar="FILE",
-    callback=lambda _context, _option, path: read_config(path),
-    help="YAML file that names storage options and a Dask cluster.",
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+from cube.verification import batch_count, read_root
 
 
 @click.command()
 @click.argument("source", metavar="SRC")
 @click.argument("to", metavar="DST")
 @click.option("--where", default="", metavar="FILTER", help='Only some patches, as a cube of their own: "scene<=40".')
-@click.option("--scheduler", metavar="ADDRESS", help="Use the Dask cluster at this address (tcp://…).")
-@click.option("--workers", type=click.IntRange(0), default=CPU_COUNT, show_default="cores", help="Local processes.")
+@SCHEDULER
+@WORKERS
 @CONFIG
-@_JSON
+@JSON
 def copy(source: str, to: str, where: str, config: Config, as_json: bool, **machine: Any) -> None:
     """Copy a cube, or some of its patches, and verify the copy.
 
@@ -46,7 +37,7 @@ def copy(source: str, to: str, where: str, config: Config, as_json: bool, **mach
     workers = min(machine["workers"], _batches(origin))
     with open_cluster(scheduler=machine["scheduler"], workers=workers if workers > 1 else 0) as client:
         copied = copy_cube(origin, target, client, where=where, watcher=Meter())
-    click.echo(json.dumps(copied.document(), indent=1) if as_json else copied_text(copied, where))
+    print_value(copied.document() if as_json else copied_text(copied, where), as_json)
     sys.exit(0 if copied.report.passed else 1)
 
 
@@ -54,7 +45,7 @@ def copy(source: str, to: str, where: str, config: Config, as_json: bool, **mach
 @click.argument("place", metavar="[WHERE]", required=False, default=".")
 @click.option("--yes", is_flag=True, help="Remove what is listed.")
 @CONFIG
-@_JSON
+@JSON
 def clean(place: str, yes: bool, config: Config, as_json: bool) -> None:
     """List builds and copies that were given up, or remove them.
 
@@ -67,7 +58,7 @@ def clean(place: str, yes: bool, config: Config, as_json: bool) -> None:
         for leftover in found:
             remove_leftovers(target_of(leftover.url, options=options))
     if as_json:
-        click.echo(json.dumps({"removed": yes, "found": [leftover.document() for leftover in found]}, indent=1))
+        print_value({"removed": yes, "found": [leftover.document() for leftover in found]}, as_json)
         return
     last = "" if not found else "Removed." if yes else "Nothing was removed; the same command with --yes does that."
     lines = [leftover_text(leftover) for leftover in found] or [f"{place}: nothing was left unfinished"]
@@ -110,5 +101,4 @@ def _batches(source: Target) -> int:
         _, document = read_root(source)
     except CorruptError:
         return 1
-    header = document["consolidated_metadata"]["metadata"]["originals/header"]
-    return int(-(-header["shape"][0] // header["chunk_grid"]["configuration"]["chunk_shape"][0]))
+    return batch_count(document)

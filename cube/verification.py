@@ -103,6 +103,12 @@ def parse_root(target: Target, data: bytes) -> dict[str, Any]:
     return document
 
 
+def batch_count(root: Mapping[str, Any]) -> int:
+    """Return how many batches the cube of a root document has."""
+    header = root["consolidated_metadata"]["metadata"][f"{ORIGINALS}/header"]
+    return int(-(-header["shape"][0] // header["chunk_grid"]["configuration"]["chunk_shape"][0]))
+
+
 @dataclass(frozen=True)
 class _Files:
     """Source files to compare with."""
