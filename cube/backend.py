@@ -21,8 +21,9 @@ from cube.contract import Store
 from cube.errors import RequestError
 from cube.labels import read_array
 from cube.opening import Root, Source, read_root, source_of
-from cube.pixels import PixelReader, TileCache, Window
+from cube.pixels import PixelReader, Window
 from cube.selection import Box, as_slice, select_patches
+from cube.tile_cache import TileCache
 from cube.tiles import TileLayout
 
 _DASK_BYTES = 256 << 20

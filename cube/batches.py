@@ -10,9 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cube.assembly import Assembly, Counters, Modality
+from cube.assembly import Assembly, Counters
 from cube.errors import RequestError
 from cube.samples import Samples
+from cube.shelf import Modality
 from cube.shuffle import Shuffle, in_order, shuffled, stream_bounds
 
 Array = NDArray[Any]

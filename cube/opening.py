@@ -21,9 +21,10 @@ from cube.labels import read_array
 from cube.layout import FORMAT
 from cube.object_store import ObjectStore
 from cube.patch_shares import DIGEST, open_table, own_facts, read_shares
-from cube.pixels import PixelReader, TileCache
+from cube.pixels import PixelReader
 from cube.store import is_local, open_store
 from cube.target import ROOT, target_of
+from cube.tile_cache import TileCache
 from cube.verification import tile_layout
 
 Array = NDArray[Any]

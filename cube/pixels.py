@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from cube.answers import undamaged
 from cube.arrays import ArraySpec, chunk_key
 from cube.contract import Range, Store
 from cube.errors import CorruptError
+from cube.tile_cache import TileCache, Traffic
 from cube.tiles import ABSENT, TileLayout, decode_tile, read_index
 
 THREADS = 2
@@ -33,49 +33,6 @@ _AT_ONCE = 64 << 20
 """Encoded bytes fetched before they are decoded."""
 
 Array = NDArray[Any]
-
-
-@dataclass
-class Traffic:
-    """What reading has cost so far."""
-
-    requests: int = 0
-    bytes: int = 0
-    decoded: int = 0
-    """Tiles decoded."""
-    cached: int = 0
-    """Tiles that were found decoded."""
-
-
-class TileCache:
-    """Decoded tiles by (array, shard, offset), bounded in bytes; the least recently used leave first."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.held = 0
-        self._tiles: OrderedDict[tuple[str, int, int], Array] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __reduce__(self) -> tuple[type[TileCache], tuple[int]]:
-        return TileCache, (self.limit,)
-
-    def get(self, key: tuple[str, int, int]) -> Array | None:
-        """Return a tile (band, y, x), or None."""
-        with self._lock:
-            tile = self._tiles.get(key)
-            if tile is not None:
-                self._tiles.move_to_end(key)
-            return tile
-
-    def put(self, key: tuple[str, int, int], tile: Array) -> None:
-        """Keep a tile and let go of old ones."""
-        with self._lock:
-            if tile.nbytes > self.limit or key in self._tiles:
-                return
-            self._tiles[key] = tile
-            self.held += tile.nbytes
-            while self.held > self.limit:
-                self.held -= self._tiles.popitem(last=False)[1].nbytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ from cube.certificate import seal
 from cube.contract import Range
 from cube.errors import CorruptError, RequestError
 from cube.local_store import LocalStore
-from cube.pixels import PixelReader, TileCache, Window
+from cube.pixels import PixelReader, Window
+from cube.tile_cache import TileCache
 
 SIZE = 32
 
