@@ -115,8 +115,7 @@ class ShardTally:
         weights, found = self._weights, self._measures
 
         def summed(values: Array) -> Array:
-            flat = values.reshape(len(values), -1)
-            return np.asarray(weights @ flat).reshape(len(weights), *values.shape[1:])
+            return np.asarray(np.tensordot(weights, values, axes=1))
 
         shows = (weights > 0)[..., None]
         return Tally(
