@@ -57,6 +57,8 @@ class Target:
             yield
         except OSError as error:
             reason = error.strerror or str(error) or type(error).__name__
+            if error.errno in FULL:
+                raise StorageError(f"writing to {self.url} failed: {reason}; {remedy(error)} and run again") from error
             raise TargetError(f"{self.url}: cannot be written ({reason}); choose another --to or mend its rights") from None
 
 
