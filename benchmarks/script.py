@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     with (
-        LocalCluster(n_workers=given.workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=given.workers, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):
         begun = time.monotonic()

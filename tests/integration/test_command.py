@@ -283,7 +283,9 @@ def test_a_scheduler_without_workers(files: Made, recipe: Path, tmp_path: Path, 
 @pytest.fixture
 def scheduler() -> Iterator[LocalCluster]:
     """A cluster that somebody else started, of two processes."""
-    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", memory_limit=0) as cluster:
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", memory_limit=0
+    ) as cluster:
         yield cluster
 
 

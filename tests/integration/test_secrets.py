@@ -82,6 +82,7 @@ def test_they_are_nowhere(server: S3Server, made: Made, tmp_path: Path) -> None:
     assert found == []
 
 
+@pytest.mark.judges
 def test_a_task_that_fails_on_a_worker_does_not_log_them(tmp_path: Path) -> None:
     options = {
         "key": "AKIAPLANTED",
@@ -91,7 +92,7 @@ def test_a_task_that_fails_on_a_worker_does_not_log_them(tmp_path: Path) -> None
         "config_kwargs": {"retries": {"max_attempts": 0}, "connect_timeout": 1},
     }
     source, to = open_store("s3://private/a.zarr", options=options), open_store(str(tmp_path))
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster, Client(cluster) as client:
         with pytest.raises(StorageError) as caught:
             list(run(client, copy_objects, [("task", (0, source, to, {"a": 1}))]))
         logs = [*client.get_worker_logs().values(), client.get_scheduler_logs()]
