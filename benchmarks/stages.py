@@ -30,6 +30,7 @@ from cube.object_store import SPOOL_LIMIT
 from cube.plan import make_plan
 from cube.recipe import read_recipe
 from cube.source import examine, scan
+from cube.survey import Surveyor
 from cube.target import target_of
 from cube.verification import verify_cube
 from cube.worker import peak_memory
@@ -103,10 +104,11 @@ def build(recipe_path: str, source: str, to: str, *, workers: int, until: str) -
         if until == "write":
             return
         with meter.stage("verify") as facts:
-            report = verify_cube(target, client)
+            surveyor = Surveyor(recipe)
+            report = verify_cube(target, client, surveyor=surveyor)
             facts |= {"passed": report.passed, "objects": report.objects}
         with meter.stage("catalog"):
-            publish(describe(target, recipe, report), target, report)
+            publish(describe(target, recipe, report, surveyor.survey()), target, report)
 
 
 def open_and_select(to: str) -> None:
