@@ -145,7 +145,7 @@ def list_patches(source: str) -> list[dict[str, str]]:
 
 def codecs_of(recipe: str, profile: str) -> Codecs:
     """Return the codecs of a recipe's profile."""
-    from cube.recipe import read_recipe
+    from cube.recipes.recipe import read_recipe
 
     shuffles = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
     loaded = read_recipe(recipe)

@@ -25,18 +25,18 @@ import s3fs
 from fullsize import measured, require
 from tiny import TinyScene, read_scenes
 
-from cube.catalog import describe, publish
-from cube.inventory import Inventory
-from cube.overviews import png
-from cube.plan import Plan, make_plan
-from cube.recipe import Recipe, read_recipe
-from cube.report import Check, Report
-from cube.search import box_of, search
-from cube.survey import BandStatistics, PatchClasses, Summary, Survey
-from cube.tally import BINS
-from cube.target import Target, target_of
-from cube.worker import receipt_bytes, receipt_key
-from cube.writer import publish_root
+from cube.catalog.describe import describe, publish
+from cube.convert.plan import Plan, make_plan
+from cube.convert.worker import receipt_bytes, receipt_key
+from cube.convert.writer import publish_root
+from cube.format.target import Target, target_of
+from cube.query.search import box_of, search
+from cube.recipes.recipe import Recipe, read_recipe
+from cube.source.inventory import Inventory
+from cube.survey.overviews import png
+from cube.survey.surveyor import BandStatistics, PatchClasses, Summary, Survey
+from cube.survey.tally import BINS
+from cube.verify.report import Check, Report
 
 HERE = Path(__file__).resolve().parent
 sys.path += [str(HERE.parent / "tests" / "integration"), str(HERE.parent / "tests")]

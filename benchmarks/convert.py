@@ -21,7 +21,7 @@ from competitors import RECIPE, Bench, run_bare, run_build, run_script, run_writ
 from requirements import Figures, Requirement, Sizes, requirements
 from scenes import LARGEST, TEXTURE, TRIPLET_BYTES, make_scenes
 
-from cube.recipe import read_recipe
+from cube.recipes.recipe import read_recipe
 
 OUT = Path(__file__).resolve().parent / "out" / "convert.json"
 FULL = Sizes(script=(168, 336), build=(672, 2688), memory=(336, 1344, 2688), loop=(512, 2560), unshared=(512, 1536))

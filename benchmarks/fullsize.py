@@ -32,23 +32,23 @@ import xarray as xr
 import zarr.storage
 
 from cube import open_cube
-from cube.arrays import read_spec
-from cube.catalog import describe, publish
-from cube.contract import Range
-from cube.labels import read_array
-from cube.layout import tile_layouts
-from cube.local_store import LocalStore
-from cube.pipeline import Choice, plan_build
-from cube.plan import Plan
-from cube.preparation import PLAN
-from cube.recipe import Recipe, read_recipe
-from cube.report import Check, Report
-from cube.survey import Surveyor
-from cube.tally import BINS, Tally
-from cube.target import Target, target_of
-from cube.verification import read_root
-from cube.worker import receipt_bytes, receipt_key
-from cube.writer import publish_root
+from cube.catalog.describe import describe, publish
+from cube.convert.labels import read_array
+from cube.convert.plan import Plan
+from cube.convert.preparation import PLAN
+from cube.convert.worker import receipt_bytes, receipt_key
+from cube.convert.writer import publish_root
+from cube.format.arrays import read_spec
+from cube.format.layout import tile_layouts
+from cube.format.target import Target, target_of
+from cube.jobs.build import Choice, plan_build
+from cube.recipes.recipe import Recipe, read_recipe
+from cube.store.local import LocalStore
+from cube.store.protocol import Range
+from cube.survey.surveyor import Surveyor
+from cube.survey.tally import BINS, Tally
+from cube.verify.report import Check, Report
+from cube.verify.verification import read_root
 
 SHARED = Path(os.environ.get("CUBE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 SIZES = {"s1": 525172, "s2": 1706432, "lc": 262788}

@@ -190,7 +190,7 @@ def webdataset_loader(folder: Path) -> Figures:
 def _bare(folder: Path, assemble: bool) -> Figures:
     """Decode every distinct tile once into a reused buffer, on two threads; copy it to all its patches if asked for."""
     from cube import Samples
-    from cube.pixels import Tile
+    from cube.read.pixels import Tile
 
     samples = Samples(cube_url(folder))
     jobs = []
@@ -270,7 +270,7 @@ def cube_stored(folder: Path) -> Figures:
 def cube_loader(folder: Path, workers: int = 0) -> Figures:
     """Ours as tensors, assembled in the training process."""
     from cube import Samples
-    from cube.torch import BatchLoader
+    from cube.train.torch import BatchLoader
 
     loader = BatchLoader(Samples(cube_url(folder)), workers=workers, batch_size=BATCH, threads=WORKERS if not workers else 1)
     for _ in loader:
@@ -281,7 +281,7 @@ def cube_loader(folder: Path, workers: int = 0) -> Figures:
 def cube_form(folder: Path) -> Figures:
     """Ours in the form of TorchGeo's data set: image float32 of 15 bands, mask int64."""
     from cube import Samples
-    from cube.torch import BatchLoader, ImageAndMask
+    from cube.train.torch import BatchLoader, ImageAndMask
 
     loader = BatchLoader(Samples(cube_url(folder)), batch_size=BATCH, form=ImageAndMask())
     for _ in loader:

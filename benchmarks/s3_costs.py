@@ -29,11 +29,11 @@ BATCH = 256
 """Patches in a batch of the recipe."""
 STAGE = """
 import json, sys, time
-from cube.pipeline import Choice, plan_build
-from cube.recipe import read_recipe
-from cube.target import target_of
-from cube.verification import verify_cube
-from cube.writer import write_cube
+from cube.jobs.build import Choice, plan_build
+from cube.recipes.recipe import read_recipe
+from cube.format.target import target_of
+from cube.verify.verification import verify_cube
+from cube.convert.writer import write_cube
 
 source, to, limit, stage = sys.argv[1:]
 target = target_of(to)

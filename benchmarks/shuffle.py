@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scenes import SHARED, TRIPLET_BYTES
 
-from cube.shuffle import Shuffle, same_share, shuffled
+from cube.train.shuffle import Shuffle, same_share, shuffled
 
 SHARD, BATCH = 256, 32
 SEASONS = ("spring", "summer", "fall", "winter")

@@ -24,17 +24,17 @@ import xarray as xr
 from distributed import Client
 
 from cube import open_cube
-from cube.catalog import describe, publish
-from cube.clusters import open_cluster
-from cube.object_store import SPOOL_LIMIT
-from cube.plan import make_plan
-from cube.recipe import read_recipe
-from cube.source import examine, scan
-from cube.survey import Surveyor
-from cube.target import target_of
-from cube.verification import verify_cube
-from cube.worker import peak_memory
-from cube.writer import write_cube
+from cube.catalog.describe import describe, publish
+from cube.convert.plan import make_plan
+from cube.convert.worker import peak_memory
+from cube.convert.writer import write_cube
+from cube.format.target import target_of
+from cube.recipes.recipe import read_recipe
+from cube.source.scan import examine, scan
+from cube.store.objects import SPOOL_LIMIT
+from cube.survey.surveyor import Surveyor
+from cube.verify.verification import verify_cube
+from cube.work.clusters import open_cluster
 
 ROWS = 32
 """Patches that ``select`` reads."""

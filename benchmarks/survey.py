@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scenes import STRIDE, TEXTURE, WIDTH, make_images, read_cells
 
-from cube.ground import GroundSlice
-from cube.layout import tile_layouts
-from cube.recipe import read_recipe
-from cube.survey import tally_jobs
-from cube.tally import ShardTally
+from cube.format.layout import tile_layouts
+from cube.recipes.recipe import read_recipe
+from cube.survey.ground import GroundSlice
+from cube.survey.surveyor import tally_jobs
+from cube.survey.tally import ShardTally
 
 TILES = 8
 """Along one side of a scene."""

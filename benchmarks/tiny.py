@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cube.demo import tiff
-from cube.recipe import Recipe, read_recipe
+from cube.recipes.recipe import Recipe, read_recipe
+from cube.source.demo import tiff
 
 SHARED = Path(os.environ.get("CUBE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 SIZE, STRIDE = 16, 8

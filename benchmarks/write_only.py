@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 from distributed import Client
 
-from cube.arrays import chunk_key
-from cube.clusters import open_cluster
-from cube.pipeline import Choice, plan_build
-from cube.plan import Plan
-from cube.recipe import read_recipe, with_profile
-from cube.target import Target, target_of
-from cube.tiles import TileLayout, decode_tile, read_index
-from cube.writer import write_cube
+from cube.convert.plan import Plan
+from cube.convert.writer import write_cube
+from cube.format.arrays import chunk_key
+from cube.format.target import Target, target_of
+from cube.format.tiles import TileLayout, decode_tile, read_index
+from cube.jobs.build import Choice, plan_build
+from cube.recipes.recipe import read_recipe, with_profile
+from cube.work.clusters import open_cluster
 
 DECODED_SHARDS = 2
 

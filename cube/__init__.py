@@ -7,19 +7,19 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cube.batches import Batches
-    from cube.reader import open_cube
-    from cube.samples import Samples
-    from cube.scenes import open_patch, open_scene
-    from cube.shuffle import Shuffle
+    from cube.read.open import open_cube
+    from cube.read.scenes import open_patch, open_scene
+    from cube.train.batches import Batches
+    from cube.train.samples import Samples
+    from cube.train.shuffle import Shuffle
 
 _HOMES = {
-    "Batches": "batches",
-    "Samples": "samples",
-    "Shuffle": "shuffle",
-    "open_cube": "reader",
-    "open_patch": "scenes",
-    "open_scene": "scenes",
+    "Batches": "train.batches",
+    "Samples": "train.samples",
+    "Shuffle": "train.shuffle",
+    "open_cube": "read.open",
+    "open_patch": "read.scenes",
+    "open_scene": "read.scenes",
 }
 
 __all__ = ["Batches", "Samples", "Shuffle", "open_cube", "open_patch", "open_scene"]

@@ -1,5 +1,5 @@
 """``python -m cube`` is the command ``cube``."""
 
-from cube.cli import main
+from cube.cli.main import main
 
 main()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from making import LEFT_OUT, Built, Made, build, leave_out, make_patches, survey, write_recipe
 
-from cube.target import Target, target_of
+from cube.format.target import Target, target_of
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +54,7 @@ def tiny_cube(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Built:
 @pytest.fixture(scope="session")
 def tiny_published(tiny_cube: Built, tmp_path_factory: pytest.TempPathFactory) -> Target:
     """A copy of ``tiny_cube`` with its catalog beside it. Read only."""
-    from cube.catalog import describe, publish
+    from cube.catalog.describe import describe, publish
 
     folder = tmp_path_factory.mktemp("published")
     shutil.copytree(tiny_cube.url, folder / "tiny.zarr")

@@ -15,7 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from cube.arrays import (
+from cube.convert.labels import label_values
+from cube.convert.plan import Batch, Plan, make_plan
+from cube.convert.worker import Receipt, _Columns, read_patches, receipt_key, write_batch
+from cube.convert.writer import root_attributes
+from cube.errors import TargetError
+from cube.format.arrays import (
     ArraySpec,
     chunk_key,
     decode_chunk,
@@ -25,21 +30,16 @@ from cube.arrays import (
     read_spec,
     values_digest,
 )
-from cube.certificate import certificate, pixels_digest, seal
-from cube.contract import Store
-from cube.errors import TargetError
-from cube.inventory import Inventory
-from cube.labels import label_values
-from cube.layout import ORIGINALS
-from cube.plan import Batch, Plan, make_plan
-from cube.recipe import Recipe
-from cube.source import examine, scan
-from cube.store import open_store
-from cube.target import ROOT, Target
-from cube.tiles import ShardWriter
-from cube.verification import read_root
-from cube.worker import Receipt, _Columns, read_patches, receipt_key, write_batch
-from cube.writer import root_attributes
+from cube.format.certificate import certificate, pixels_digest, seal
+from cube.format.layout import ORIGINALS
+from cube.format.target import ROOT, Target
+from cube.format.tiles import ShardWriter
+from cube.recipes.recipe import Recipe
+from cube.source.inventory import Inventory
+from cube.source.scan import examine, scan
+from cube.store.protocol import Store
+from cube.store.urls import open_store
+from cube.verify.verification import read_root
 
 Look = Callable[[str], None]
 """Called with the key of every object of the cube that has been written."""

@@ -196,8 +196,8 @@ class Built:
 
 def survey(built: Built, client: Any = None) -> tuple[Any, Any]:
     """Verify a cube and return its report and its survey."""
-    from cube.survey import Surveyor
-    from cube.verification import verify_cube
+    from cube.survey.surveyor import Surveyor
+    from cube.verify.verification import verify_cube
 
     surveyor = Surveyor(built.plan.recipe)
     report = verify_cube(built.target, client, surveyor=surveyor)
@@ -216,11 +216,11 @@ def build(
     """Build a cube in this process, without Dask unless ``client`` is given."""
     import numcodecs
 
-    from cube.plan import make_plan
-    from cube.recipe import read_recipe
-    from cube.source import examine, scan
-    from cube.target import target_of
-    from cube.writer import write_cube
+    from cube.convert.plan import make_plan
+    from cube.convert.writer import write_cube
+    from cube.format.target import target_of
+    from cube.recipes.recipe import read_recipe
+    from cube.source.scan import examine, scan
 
     known = read_recipe(str(recipe))
     inventory = examine(known, scan(known, str(source)))

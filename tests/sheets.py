@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from cube.collection import read_template
-from cube.layout import class_word
-from cube.recipe import Recipe, read_recipe
+from cube.catalog.collection import read_template
+from cube.format.layout import class_word
+from cube.recipes.recipe import Recipe, read_recipe
 
 Document = dict[str, Any]
 

@@ -17,10 +17,10 @@ from packages import python_packages
 from servers import S3Server, close_connections, seaweedfs
 
 from cube import Samples, open_cube
-from cube.catalog import describe, publish
-from cube.patch_items import items
-from cube.search import search
-from cube.target import target_of
+from cube.catalog.describe import describe, publish
+from cube.catalog.patch_items import items
+from cube.format.target import target_of
+from cube.query.search import search
 
 pytestmark = pytest.mark.judges
 

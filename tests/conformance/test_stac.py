@@ -18,8 +18,8 @@ from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from referencing import Registry, Resource
 from referencing.exceptions import Unresolvable
 
-from cube.catalog import describe, publish
-from cube.recipe import read_recipe
+from cube.catalog.describe import describe, publish
+from cube.recipes.recipe import read_recipe
 
 SCENES = [
     Scene("spring", 15, rows=1, columns=2),

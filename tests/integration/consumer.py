@@ -58,7 +58,7 @@ class _Plain:
 
 class _Loader:
     def __init__(self, samples: Samples, options: dict[str, Any]) -> None:
-        from cube.torch import BatchLoader
+        from cube.train.torch import BatchLoader
 
         self.batches = BatchLoader(samples, **options)
         self.state, self.go_on = self.batches.state_dict, self.batches.load_state_dict
@@ -80,7 +80,7 @@ def _crc(values: Any) -> int:
 def serve() -> None:
     """Fork a process for each wish."""
     if importlib.util.find_spec("torch") is not None:
-        importlib.import_module("cube.torch")  # once, for all
+        importlib.import_module("cube.train.torch")  # once, for all
     for line in sys.stdin:
         wish = json.loads(line)
         child = os.fork()

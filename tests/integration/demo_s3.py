@@ -12,7 +12,7 @@ from pathlib import Path
 import fsspec
 from servers import S3Server, seaweedfs
 
-from cube.demo import make_demo
+from cube.source.demo import make_demo
 
 _READ = """
 import xarray as xr

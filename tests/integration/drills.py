@@ -18,7 +18,7 @@ from making import MODALITIES, Made, make_patches, write_recipe
 from making import Scene as MadeScene
 from servers import S3Server, close_connections, seaweedfs
 
-from cube.cli import main
+from cube.cli.main import main
 
 SCENE = MadeScene("fall", 3, rows=2, columns=3, first=0)
 SECRET = "cubeadmin-secret"
@@ -101,7 +101,7 @@ def ground(folder: Path, *, shard: int = 4) -> Iterator[Ground]:
             patch.delenv(name, raising=False)
         for name, value in (server.environment | {"AWS_ENDPOINT_URL": proxy.url}).items():
             patch.setenv(name, value)
-        patch.setattr("cube.answers._READ_SECONDS", 2)
+        patch.setattr("cube.store.failures._READ_SECONDS", 2)
         client = server.client()
         for path in made.files.values():
             key = f"files/{path.relative_to(made.folder).as_posix()}"
@@ -121,7 +121,7 @@ def full_disk(limit: int) -> Iterator[None]:
     """Let no file of this process grow beyond ``limit`` bytes, as on a disk that is full, and have every object be a file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cube.object_store.SPOOL_LIMIT", 1024)
+        patch.setattr("cube.store.objects.SPOOL_LIMIT", 1024)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
         try:
             yield

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from cube import Batches, Samples, open_cube
-from cube.pixels import PixelReader
+from cube.read.pixels import PixelReader
 
 ROWS = [17, 3, 3, 24, 0, 9]
 

@@ -27,11 +27,11 @@ from click.testing import CliRunner, Result
 from making import BANDS, FILLS, MODALITIES, Made, Scene, make_patches, write_recipe, write_tif
 from rasterio.transform import Affine
 
-from cube.cli import main
-from cube.contract import Entry
-from cube.labels import label_values
-from cube.local_store import LocalStore
-from cube.preparation import claimed
+from cube.cli.main import main
+from cube.convert.labels import label_values
+from cube.convert.preparation import claimed
+from cube.store.local import LocalStore
+from cube.store.protocol import Entry
 
 SCENE = Scene("fall", 3, rows=3, columns=4)
 BAD = SCENE.id(35)
@@ -510,7 +510,7 @@ def test_a_source_that_is_gone_after_the_plan_makes_no_gap(
             yield
 
     with monkeypatch.context() as patch:
-        patch.setattr("cube.cli.claimed", claimed_and_lost)
+        patch.setattr("cube.cli.main.claimed", claimed_and_lost)
         result = convert(recipe, files, to, "--incomplete", "keep", "--sample", sample)
     assert result.exit_code == 1
     assert result.stdout == ""
@@ -540,7 +540,7 @@ def test_a_source_that_is_gone_while_it_is_read_stops_the_build(
                     files.folder.rename(away)
 
     with monkeypatch.context() as patch:
-        patch.setattr("cube.store.LocalStore", Leaving)
+        patch.setattr("cube.store.urls.LocalStore", Leaving)
         assert convert(recipe, files, to, "--sample", "0").exit_code == 1
     assert len(list(tmp_path.glob("a.build/receipts/*"))) == 1
     assert not (to / "zarr.json").exists()
@@ -593,7 +593,7 @@ def test_an_object_that_cannot_be_read_is_named_and_all_others_are_checked(
     shard[40] ^= 1
     (to / "lc/c/0/0/0/0").write_bytes(shard)
     monkeypatch.setattr(Unreadable, "bad", (key,))
-    monkeypatch.setattr("cube.store.LocalStore", Unreadable)
+    monkeypatch.setattr("cube.store.urls.LocalStore", Unreadable)
     result = cube("verify", to, "--json")
     assert result.exit_code == 1, result.stderr
     checks = {item["name"]: item for item in json.loads(result.stdout)["checks"]}
@@ -617,7 +617,7 @@ def test_labels_that_tell_of_an_image_that_is_not_there_are_found(
         values["zero_count"][ROW, 1] = 5
         return values
 
-    monkeypatch.setattr("cube.writer.label_values", invent)
+    monkeypatch.setattr("cube.convert.writer.label_values", invent)
     result = convert(recipe, files, tmp_path / "a.zarr", "--incomplete", "keep", "--json")
     assert result.exit_code == 1
     findings = [
@@ -657,7 +657,7 @@ def test_targets_are_looked_at_before_any_process_is_started(
     def start(**options: Any) -> None:
         raise AssertionError("a cluster was started")
 
-    monkeypatch.setattr("cube.cli.open_cluster", start)
+    monkeypatch.setattr("cube.cli.main.open_cluster", start)
     photos(tmp_path / "a.zarr")
     shutil.copytree(clean, tmp_path / "b.zarr")
     (tmp_path / "c.zarr").write_text("x")
@@ -920,7 +920,7 @@ def test_a_disk_that_is_full_at_any_point(
     to = tmp_path / "a.zarr"
     monkeypatch.setattr(FullDisk, "at", at)
     with monkeypatch.context() as patch:
-        patch.setattr("cube.store.LocalStore", FullDisk)
+        patch.setattr("cube.store.urls.LocalStore", FullDisk)
         result = convert(recipe, files, to)
     assert result.stdout == ""
     assert result.exit_code == 1

@@ -18,8 +18,8 @@ import zarr
 from click.testing import CliRunner
 from making import BANDS, DTYPES, Made, Scene, make_patches
 
-from cube.cli import main
-from cube.tiles import ABSENT, TileLayout
+from cube.cli.main import main
+from cube.format.tiles import ABSENT, TileLayout
 
 SEED = 20190607
 FLIPS = 300

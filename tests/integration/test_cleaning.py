@@ -13,13 +13,13 @@ from click.testing import CliRunner
 from making import Built, build, write_recipe
 from servers import S3Server, close_connections, seaweedfs
 
-from cube import presence
-from cube.claims import Claim, stake, standing_claim
-from cube.cleaning import find_leftovers, remove_leftovers
-from cube.cli import main
+from cube.cli.main import main
 from cube.errors import TargetError
-from cube.target import target_of
-from cube.verification import verify_cube
+from cube.format.target import target_of
+from cube.jobs.clean import find_leftovers, remove_leftovers
+from cube.records import presence
+from cube.records.claims import Claim, stake, standing_claim
+from cube.verify.verification import verify_cube
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_who_comes_at_the_same_moment_keeps_the_target(left: str, monkeypatch: p
     standing = standing_claim(target.build)
     assert isinstance(standing, Claim)
     stake(target.build, standing, "faster")
-    monkeypatch.setattr("cube.cleaning.standing_claim", lambda build: standing)
+    monkeypatch.setattr("cube.jobs.clean.standing_claim", lambda build: standing)
     before = keys(target.url)
     with pytest.raises(TargetError, match="was claimed by another run at this very moment"):
         remove_leftovers(target)

@@ -19,15 +19,15 @@ from dask_processes import dask_scheduler, dask_worker
 from distributed import Client
 from making import Built, Made, Scene, build, make_patches, write_recipe
 
-from cube import clusters, dashboard
-from cube.cli import main
-from cube.clusters import open_cluster, run
-from cube.config import ClusterProfile
-from cube.dashboard import observed
+from cube.cli.main import main
+from cube.convert.writer import write_cube
 from cube.errors import RequestError
-from cube.target import target_of
-from cube.verification import verify_cube
-from cube.writer import write_cube
+from cube.format.target import target_of
+from cube.verify.verification import verify_cube
+from cube.work import clusters, dashboard
+from cube.work.clusters import open_cluster, run
+from cube.work.config import ClusterProfile
+from cube.work.dashboard import observed
 
 LOCAL = {
     "host": "127.0.0.1",

@@ -20,8 +20,8 @@ from distributed import LocalCluster
 from making import MODALITIES, Made, Scene, make_patches, write_recipe
 
 from cube import __version__
-from cube.bundled import recipe_names
-from cube.cli import main
+from cube.cli.main import main
+from cube.recipes.bundled import recipe_names
 
 SCENES = (Scene("spring", 15, rows=3, columns=4), Scene("winter", 2, rows=2, columns=4, epsg=32737))
 PATCHES = 20
@@ -270,7 +270,7 @@ def test_a_scheduler_that_does_not_answer(files: Made, recipe: Path, tmp_path: P
 
 
 def test_a_scheduler_without_workers(files: Made, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cube.clusters._CONNECT_SECONDS", 1)
+    monkeypatch.setattr("cube.work.clusters._CONNECT_SECONDS", 1)
     with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as idle:
         address = idle.scheduler_address
         words = ["build", str(recipe), "--source", str(files.folder), "--to", str(tmp_path / "a.zarr"), "--scheduler", address]

@@ -17,15 +17,16 @@ from click.testing import CliRunner
 from making import BANDS, Built, Made, build, survey, write_recipe
 from servers import S3Server, close_connections, seaweedfs
 
-from cube import copying, open_cube
-from cube.catalog import describe, publish
-from cube.cli import main
-from cube.copying import copy_cube
+from cube import open_cube
+from cube.catalog.describe import describe, publish
+from cube.cli.main import main
+from cube.convert.preparation import prepare
 from cube.errors import CorruptError, FilterError, RequestError, StorageError, TargetError
-from cube.local_store import LocalStore
-from cube.preparation import prepare
-from cube.target import Target, target_of
-from cube.verification import verify_cube, verify_unrooted
+from cube.format.target import Target, target_of
+from cube.jobs import copy as copying
+from cube.jobs.copy import copy_cube
+from cube.store.local import LocalStore
+from cube.verify.verification import verify_cube, verify_unrooted
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ import xarray as xr
 from drills import Ground, full_disk, ground
 from making import MODALITIES
 
-import cube.object_store
+import cube.store.objects
 from cube import Samples, open_cube
-from cube.contract import Entry
 from cube.errors import CorruptError
-from cube.store import open_store
+from cube.store.protocol import Entry
+from cube.store.urls import open_store
 
 SEED = 20
 QUICK = 10
@@ -57,7 +57,7 @@ def calm(field: Ground) -> Iterator[None]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cube.answers.PATIENCE", 0.5)
+    monkeypatch.setattr("cube.store.failures.PATIENCE", 0.5)
 
 
 def test_a_build_gets_over_every_fault_that_passes(field: Ground) -> None:
@@ -156,7 +156,7 @@ def test_etags_that_are_no_md5_are_not_taken_for_one(field: Ground, monkeypatch:
     store = open_store("s3://private/kms")
     store.write("a", b"12345")
     entry = Entry("a", 5, f'"{32 * "0"}"')
-    monkeypatch.setattr("cube.answers.PATIENCE", 0.2)
+    monkeypatch.setattr("cube.store.failures.PATIENCE", 0.2)
     (refused,) = store.read_listed([entry])
     assert isinstance(refused, OSError)
     fs, _ = store._open()  # type: ignore[attr-defined]
@@ -178,7 +178,7 @@ def test_an_upload_that_arrives_damaged_unnoticed_is_found_and_written_again(
     to = field.target()
     rule = field.proxy.inject("corrupt_upload", method="PUT", path="/s2/c/0")
     with monkeypatch.context() as patch:
-        patch.setattr(cube.object_store, "with_defaults", careless)
+        patch.setattr(cube.store.objects, "with_defaults", careless)
         result = field.build(to)
     assert (result.exit_code, rule.fired) == (1, 1)
     assert "s2/c/0/0/0/0" in result.output
@@ -192,7 +192,7 @@ def test_an_object_of_many_parts_arrives_whole(
     field: Ground, monkeypatch: pytest.MonkeyPatch, kind: str, method: str, query: str
 ) -> None:
     """Where the answer to the last request is lost, the upload is unknown afterwards: all of it is sent again."""
-    monkeypatch.setattr(cube.object_store, "SPOOL_LIMIT", 5 * 2**20)
+    monkeypatch.setattr(cube.store.objects, "SPOOL_LIMIT", 5 * 2**20)
     store, data = open_store("s3://private/parts"), random.Random(SEED).randbytes(11 * 2**20)
     rule = field.proxy.inject(kind, method=method, path=query)
     with store.writing("large") as file:

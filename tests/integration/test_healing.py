@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 from making import make_patches, write_recipe
 
-from cube import writer
-from cube.cli import main
+from cube.cli.main import main
+from cube.convert import writer
 
 
 def run_build(folder: Path, source: str = "patches") -> Result:

@@ -17,15 +17,15 @@ import xarray as xr
 from making import Built, Made, write_recipe
 
 import cube
-from cube.collection import read_template
-from cube.contract import Entry, Range
+from cube.catalog.collection import read_template
 from cube.errors import CorruptError, RecipeError, RejectedFile, RequestError
-from cube.local_store import LocalStore
-from cube.rasters import read_raster
-from cube.recipe import read_recipe
-from cube.source import pair
-from cube.target import target_of
-from cube.verification import verify_cube
+from cube.format.target import target_of
+from cube.recipes.recipe import read_recipe
+from cube.source.rasters import read_raster
+from cube.source.scan import pair
+from cube.store.local import LocalStore
+from cube.store.protocol import Entry, Range
+from cube.verify.verification import verify_cube
 
 OUTSIDE = ["../secret", "a/../../secret", "/etc/hostname", ".."]
 
@@ -208,7 +208,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
 def test_no_module_unpickles_or_evaluates() -> None:
     """Objects travel between processes in Dask's own messages and nowhere else."""
     unpickling = {"pickle", "cloudpickle", "marshal", "shelve", "dill", "joblib", "jsonpickle", "subprocess", "ctypes"}
-    for path in Path(cube.__file__).parent.glob("*.py"):
+    for path in Path(cube.__file__).parent.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         assert not unpickling & set(imported(tree)), path
         for node in ast.walk(tree):

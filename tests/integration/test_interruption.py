@@ -56,8 +56,8 @@ SCRIPT = '''
 """Runs the command and kills its whole process group at a named point; `serve` forks a process for each run."""
 import contextlib, fnmatch, json, os, signal, sys, time
 
-from cube.cli import main
-from cube.local_store import LocalStore
+from cube.cli.main import main
+from cube.store.local import LocalStore
 
 
 def arm(point):

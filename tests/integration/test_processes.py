@@ -88,7 +88,7 @@ def test_every_dataset_in_workers_of_a_loader(places: dict[str, Place], made: Ma
         leave_out("PyTorch: it is tested on Python 3.11 only and is not installed here", required=sys.version_info < (3, 12))
     import torch
 
-    from cube.torch import BatchLoader, PatchDataset
+    from cube.train.torch import BatchLoader, PatchDataset
 
     context = {"num_workers": 2, "multiprocessing_context": method, "timeout": SECONDS}
     for url, options in (places[store] for store in STORES):

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from making import Built, Made, build, survey, write_recipe
 
-from cube.contract import Store
-from cube.pipeline import REPORT
-from cube.target import Target, target_of
-from cube.writer import write_cube
+from cube.convert.writer import write_cube
+from cube.format.target import Target, target_of
+from cube.jobs.build import REPORT
+from cube.store.protocol import Store
 
 
 @dataclass(frozen=True)

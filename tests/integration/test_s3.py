@@ -15,12 +15,13 @@ import xarray as xr
 from making import BANDS, Built, Made, build, write_recipe
 from servers import S3Server, close_connections, seaweedfs
 
-from cube import Samples, answers
+from cube import Samples
+from cube.convert.preparation import claimed
 from cube.errors import TargetError
-from cube.preparation import claimed
-from cube.store import open_store
-from cube.target import target_of
-from cube.verification import verify_cube
+from cube.format.target import target_of
+from cube.store import failures as answers
+from cube.store.urls import open_store
+from cube.verify.verification import verify_cube
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +179,7 @@ def test_a_target_that_cannot_be_written_is_refused(remote: Built, anonymous: di
 def small_spool(monkeypatch: pytest.MonkeyPatch) -> int:
     """Have objects of more than 5 MiB go to a file first and up in parts, as those of more than 32 MiB do."""
     limit = 5 * 2**20
-    monkeypatch.setattr("cube.object_store.SPOOL_LIMIT", limit)
+    monkeypatch.setattr("cube.store.objects.SPOOL_LIMIT", limit)
     return limit
 
 

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from making import Made, Scene, make_patches, write_recipe
 
-from cube.contract import Entry
-from cube.local_store import LocalStore
+from cube.store.local import LocalStore
+from cube.store.protocol import Entry
 
 LARGE = 256
 """A size at which Blosc splits a tile into blocks, which its threads would share out."""
@@ -123,7 +123,7 @@ def test_with_files_made_in_another_order_elsewhere(
 def test_batches_written_last_to_first(
     source: Made, recipe: Path, reference: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cube import writer
+    from cube.convert import writer
 
     tasks, indexes = writer._tasks, []
 

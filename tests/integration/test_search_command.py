@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
-from cube.cli import main
-from cube.target import Target
+from cube.cli.main import main
+from cube.format.target import Target
 
 WHERE = "season=spring and class:Urban>0.05 and split=train"
 

@@ -15,10 +15,10 @@ from distributed import Client, LocalCluster
 from making import Made, write_recipe
 from servers import S3Server, seaweedfs
 
-from cube.clusters import run
-from cube.copying import copy_objects
 from cube.errors import StorageError
-from cube.store import open_store
+from cube.jobs.copy import copy_objects
+from cube.store.urls import open_store
+from cube.work.clusters import run
 
 WRONG = "planted-wrong-secret"
 TOKEN = "planted-session-token"

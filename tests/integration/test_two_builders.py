@@ -18,7 +18,7 @@ from servers import S3Server, seaweedfs
 _BUILDER = """
 import json, sys
 from click.testing import CliRunner
-from cube.cli import main
+from cube.cli.main import main
 print("ready", flush=True)
 for line in sys.stdin:
     result = CliRunner().invoke(main, json.loads(line))

@@ -13,9 +13,9 @@ import pytest
 from distributed import Client, LocalCluster
 from making import Made, write_recipe
 
-from cube.store import open_store
-from cube.target import target_of
-from cube.verification import verify_cube
+from cube.format.target import target_of
+from cube.store.urls import open_store
+from cube.verify.verification import verify_cube
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 from sheets import full_size
 
-from cube.datasheet import PAGE, datasheet
-from cube.layout import class_word
+from cube.catalog.page import PAGE, datasheet
+from cube.format.layout import class_word
 
 pytestmark = pytest.mark.judges
 

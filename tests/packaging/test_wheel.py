@@ -57,7 +57,7 @@ def test_recipes_and_templates_come_along(wheel: Path) -> None:
 
 
 def test_package_is_that_of_the_wheel(installed: Environment) -> None:
-    program = "import cube, cube.bundled; print(cube.__file__); print(cube.bundled.folder('recipes'))"
+    program = "import cube, cube.recipes.bundled; print(cube.__file__); print(cube.recipes.bundled.folder('recipes'))"
     module, recipes = installed.run("python", "-c", program).split()
     for path in (module, recipes):
         assert Path(path).resolve().is_relative_to(installed.programs.parent.resolve())

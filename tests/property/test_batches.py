@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cube.contract import Entry
+from cube.convert.plan import make_plan
 from cube.errors import IncompleteError
-from cube.plan import make_plan
-from cube.recipe import Recipe, read_recipe
-from cube.source import pair
+from cube.recipes.recipe import Recipe, read_recipe
+from cube.source.scan import pair
+from cube.store.protocol import Entry
 
 BASE = read_recipe("sen12ms")
 SEASONS = [season.token for season in BASE.seasons.values()]

@@ -12,8 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pyproj import Geod, Transformer
 
-from cube.contours import contours
-from cube.footprints import Footprint, footprint, outline, rectangle
+from cube.geo.contours import contours
+from cube.geo.footprints import Footprint, footprint, outline, rectangle
 
 PIXEL, SIZE, TILE = 10.0, 256, 128
 STRIDE = PIXEL * TILE

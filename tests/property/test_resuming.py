@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from making import Built, Made, Scene, build, make_patches, write_recipe
 
-from cube.contract import Store
-from cube.plan import Plan
-from cube.target import Target, target_of
-from cube.verification import verify_cube
-from cube.writer import write_cube
+from cube.convert.plan import Plan
+from cube.convert.writer import write_cube
+from cube.format.target import Target, target_of
+from cube.store.protocol import Store
+from cube.verify.verification import verify_cube
 
 SCENE = Scene("winter", 9, rows=2, columns=5)
 MISSING = ((SCENE.id(33), "s2"),)

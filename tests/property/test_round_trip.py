@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cube.arrays import ArraySpec, chunk_key, decode_chunk, encode_chunk, metadata_bytes
 from cube.errors import CorruptError, FilterError
-from cube.filters import parse, select
-from cube.tiles import ABSENT, ShardWriter, TileLayout, decode_tile, read_index
+from cube.format.arrays import ArraySpec, chunk_key, decode_chunk, encode_chunk, metadata_bytes
+from cube.format.tiles import ABSENT, ShardWriter, TileLayout, decode_tile, read_index
+from cube.query.filters import parse, select
 
 DTYPES = ("|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<f4", "<f8")
 

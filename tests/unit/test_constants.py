@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import cube
-from cube.bundled import recipe_names
-from cube.recipe import Recipe, read_recipe
+from cube.recipes.bundled import recipe_names
+from cube.recipes.recipe import Recipe, read_recipe
 
 MODULES = sorted(Path(cube.__file__).parent.rglob("*.py"))
 SHORT = 2

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from cube.layout import original_arrays, pixel_arrays
-from cube.plan import READ_AHEAD
-from cube.recipe import read_recipe
+from cube.convert.plan import READ_AHEAD
+from cube.format.layout import original_arrays, pixel_arrays
+from cube.recipes.recipe import read_recipe
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,0 +1,312 @@
+"""Cube, recipe, report, survey and template → a static STAC catalog beside the cube: a collection and one item per scene.
+
+All links are relative, so the folders ``X.zarr`` and ``X.stac`` can be moved together.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cube.catalog.collection import (
+    STAC_VERSION,
+    Document,
+    band_name,
+    derive,
+    file_facts,
+    make_collection,
+    read_template,
+    root_asset,
+    statistics,
+    store_link,
+    table_asset,
+    with_extensions,
+    zarr_asset,
+)
+from cube.catalog.page import PAGE, datasheet
+from cube.catalog.patch_table import WANTED, parquet, patch_table
+from cube.convert.labels import read_array
+from cube.errors import RequestError, StorageError, UntrustedError
+from cube.format.arrays import ArraySpec, read_spec
+from cube.format.target import Target
+from cube.geo.footprints import Box, Outline, footprint, outline, rectangle
+from cube.query.table import TABLE
+from cube.recipes.recipe import Recipe
+from cube.survey.surveyor import Survey
+from cube.verify.report import Report
+from cube.verify.verification import read_root
+
+CATALOG = "catalog.json"
+COLLECTION = "collection.json"
+_ITEMS = "items"
+_OVERVIEWS = "overviews"
+_VERSION = 16
+"""Digits of the pixels' digest that are the collection's version: equal versions hold equal pixels."""
+_COUNTS = ("nan_count", "zero_count", "saturated_count")
+
+Labels = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalog:
+    """A whole catalog: equal cubes, recipes and reports give equal catalogs, to the byte."""
+
+    documents: Mapping[str, Document]
+    """Path relative to the catalog → document: items in the order of the cube's scenes, the collection, the root catalog."""
+    files: Mapping[str, bytes]
+    """Path relative to the catalog → anything that is no STAC document."""
+
+    @property
+    def collection(self) -> Document:
+        """The collection."""
+        return self.documents[COLLECTION]
+
+    @property
+    def items(self) -> dict[str, Document]:
+        """The items by path."""
+        return {path: document for path, document in self.documents.items() if path.startswith(f"{_ITEMS}/")}
+
+    def contents(self) -> Iterator[tuple[str, bytes]]:
+        """Yield path and bytes of every file: those that others name first, the root catalog last."""
+        yield from self.files.items()
+        for path, document in self.documents.items():
+            yield path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False).encode()
+
+
+def describe(target: Target, recipe: Recipe, report: Report, survey: Survey, *, rejected: Iterable[str] = ()) -> Catalog:
+    """Describe a finished cube; reads its labels and no pixel.
+
+    ``rejected`` gives the reason of every file and patch that a build left out. Raises ``RequestError`` if there is no cube
+    or it is not of this recipe, ``CorruptError`` if its labels are damaged.
+    """
+    data, root = read_root(target)
+    facts = root["attributes"]["cube"]
+    _check_recipe(target, recipe, facts)
+    listed = root["consolidated_metadata"]["metadata"]
+    specs = [read_spec(path, document) for path, document in listed.items() if document["node_type"] == "array"]
+    labels = {spec.path: read_array(target.cube, spec) for spec in specs if spec.path in WANTED}
+    cube = target.cube.url.rpartition("/")[2]
+    digest = f"{facts['certificate']['hash']}:{facts['certificate']['pixels']}"
+    table = parquet(patch_table(recipe, labels, survey.patch_classes, href=f"../{cube}", digest=digest))
+    files = {**_pictures(survey), TABLE: table}
+    items = {
+        f"{_ITEMS}/{season}-{scene}.json": _item(recipe, (season, scene), labels, rows, survey, href=f"../../{cube}")
+        for season, scene, rows in _scenes(recipe, labels)
+    }
+    own = {
+        "patchcube:recipe": recipe.name,
+        "patchcube:format": facts["format"],
+        "patchcube:patches": len(labels["scene"]),
+        "patchcube:pixels_digest": digest,
+        "patchcube:checks": [check.name for check in report.checks],
+        "patchcube:classes": survey.whole.classes,
+        "patchcube:raw_bytes": _raw_bytes(specs, recipe, labels["present"]),
+        "patchcube:stored_bytes": report.stored_bytes,
+        "patchcube:tiles": {name: {"used": used, "stored": stored} for name, (used, stored) in survey.tiles.items()},
+        "patchcube:rejected": dict(sorted(Counter(rejected).items())),
+        "version": facts["certificate"]["pixels"][:_VERSION],
+    }
+    derived = derive(recipe, specs, items, survey.whole, href=f"../{cube}") | own
+    derived["assets"] |= {"zarr-root": root_asset(f"../{cube}", data), "items": table_asset(f"./{TABLE}", table)}
+    collection = make_collection(read_template(recipe.catalog), derived)
+    files |= datasheet(collection, items)
+    return Catalog(documents={**items, COLLECTION: collection, CATALOG: _root(collection)}, files=files)
+
+
+def _root(collection: Document) -> Document:
+    """Return the root catalog, which has one child."""
+    return {
+        "type": "Catalog",
+        "stac_version": STAC_VERSION,
+        "id": f"{collection['id']}-catalog",
+        "title": collection["title"],
+        "description": f"A data cube made of patch files: {collection['title']}",
+        "links": [
+            {"rel": "root", "href": f"./{CATALOG}", "type": "application/json"},
+            {"rel": "child", "href": f"./{COLLECTION}", "type": "application/json", "title": collection["title"]},
+        ],
+    }
+
+
+def _pictures(survey: Survey) -> dict[str, bytes]:
+    return {
+        f"{_OVERVIEWS}/{season}-{scene}-{name}.png": picture
+        for (season, scene), pictures in survey.overviews.items()
+        for name, picture in pictures.items()
+    }
+
+
+def _raw_bytes(specs: Iterable[ArraySpec], recipe: Recipe, present: NDArray[np.bool_]) -> int:
+    """Return the decoded bytes of all images that are there."""
+    image = {spec.path: math.prod(spec.shape[1:]) * np.dtype(spec.dtype).itemsize for spec in specs}
+    return sum(image[name] * int(count) for name, count in zip(recipe.modalities, present.sum(axis=0), strict=True))
+
+
+def publish(catalog: Catalog, target: Target, report: Report) -> str:
+    """Write a catalog, what others name first, then remove what belongs to scenes it no longer has; return its URL.
+
+    Raises ``UntrustedError``, with nothing written, unless the report is of this cube and passed; ``StorageError`` if
+    writing fails.
+    """
+    if report.url != target.url:
+        raise UntrustedError(f"{target.url} is not published: the report is about {report.url}; verify this cube")
+    if not report.passed:
+        first = report.findings[0]
+        found = f"{len(report.findings):,} findings, the first: {first.check}: {first.where}: {first.what}"
+        raise UntrustedError(f"{target.url} is not published: it did not pass its verification ({found})")
+    try:
+        for path, data in catalog.contents():
+            target.stac.write(path, data)
+        kept = catalog.documents.keys() | catalog.files.keys()
+        stale = {entry.key for folder in (_ITEMS, _OVERVIEWS) for entry in target.stac.list(folder)} - kept
+        for path in sorted(stale):
+            target.stac.remove(path)
+    except OSError as error:
+        raise StorageError(f"{target.stac.url}: the catalog cannot be written: {error}") from error
+    return f"{target.stac.url}/{COLLECTION}"
+
+
+def retract(target: Target) -> None:
+    """Take an earlier catalog's root, collection and page away: the cube beside it is not trusted any more."""
+    for path in (CATALOG, COLLECTION, PAGE):
+        if target.stac.exists(path):
+            target.stac.remove(path)
+
+
+def _check_recipe(target: Target, recipe: Recipe, facts: Mapping[str, Any]) -> None:
+    seasons = {name: {"start": str(season.start), "end": str(season.end)} for name, season in recipe.seasons.items()}
+    modalities = {name: [band.name for band in modality.bands] for name, modality in recipe.modalities.items()}
+    for key, wanted in {"recipe": recipe.name, "modalities": modalities, "seasons": seasons}.items():
+        if facts[key] != wanted:
+            raise RequestError(f"{target.url} has {key} {facts[key]}, not {wanted}: give the recipe it was built with")
+
+
+def _scenes(recipe: Recipe, labels: Labels) -> Iterator[tuple[str, int, NDArray[np.intp]]]:
+    """Yield season, scene and rows of every scene, in the order of a cube."""
+    for season in recipe.seasons:
+        of_season = labels["season"] == season
+        for scene in np.unique(labels["scene"][of_season]):
+            yield season, int(scene), np.flatnonzero(of_season & (labels["scene"] == scene))
+
+
+def _item(
+    recipe: Recipe, key: tuple[str, int], labels: Labels, rows: NDArray[np.intp], survey: Survey, *, href: str
+) -> Document:
+    season, scene = key
+    chosen = {name: values[rows] for name, values in labels.items()}
+    rectangles = _rectangles(recipe, chosen)
+    place = footprint(rectangles, _outlines(recipe, chosen) if survey.grounded[key] else None)
+    properties = {
+        "title": f"{recipe.title} {season} {scene}",
+        "datetime": None,
+        "start_datetime": f"{recipe.seasons[season].start.isoformat()}T00:00:00Z",
+        "end_datetime": f"{recipe.seasons[season].end.isoformat()}T23:59:59Z",
+        **_projection(rectangles),
+        "patchcube:season": season,
+        "patchcube:scene": scene,
+        **({"patchcube:split": str(chosen["split"][0])} if "split" in chosen else {}),
+        **_counts(recipe, chosen),
+        "patchcube:counted": "ground" if survey.grounded[key] else "stored tiles",
+        "patchcube:classes": survey.scenes[key].classes,
+        **_by_class(recipe, survey, rows),
+    }
+    bands = [
+        {"name": band_name(name, band.name), **statistics(found)}
+        for name, modality in recipe.modalities.items()
+        for band, found in zip(modality.bands, survey.scenes[key].bands[name], strict=True)
+    ]
+    return with_extensions(
+        {
+            "type": "Feature",
+            "stac_version": STAC_VERSION,
+            "stac_extensions": [],
+            "id": f"{season}-{scene}",
+            "geometry": place.geometry if place else None,
+            **({"bbox": list(place.bbox)} if place else {}),
+            "properties": properties,
+            "links": [*_up(), store_link(href)],
+            "assets": {"zarr": zarr_asset(href) | {"bands": bands}, **_overview_assets(recipe, key, survey)},
+            "collection": recipe.name,
+        }
+    )
+
+
+def _up() -> Iterator[Document]:
+    for relation, path in (("root", CATALOG), ("parent", COLLECTION), ("collection", COLLECTION)):
+        yield {"rel": relation, "href": f"../{path}", "type": "application/json"}
+
+
+def _by_class(recipe: Recipe, survey: Survey, rows: NDArray[np.intp]) -> Document:
+    """Return how many patches each class of the first legend covers more of than any other class."""
+    if not survey.patch_classes:
+        return {}
+    legend, (codes, shares) = next(iter(survey.patch_classes.items()))
+    of_scene = shares[rows]
+    told = of_scene[np.nan_to_num(of_scene).any(axis=1)]
+    names = {item.value: item.name for item in recipe.legends[legend]}
+    counts = np.bincount(told.argmax(axis=1), minlength=len(codes))
+    return {"patchcube:patches_by_class": {names[code]: int(n) for code, n in zip(codes, counts, strict=True) if n}}
+
+
+def _overview_assets(recipe: Recipe, key: tuple[str, int], survey: Survey) -> Document:
+    """Return the overviews of a scene; the first in colours, or else the first, is its thumbnail too."""
+    assets, what = {}, "Map" if survey.drawn[key] else "Patches side by side"
+    for name, picture in survey.overviews[key].items():
+        width, height = struct.unpack(">II", picture[16:24])
+        assets[f"overview-{name}"] = {
+            "href": f"../{_OVERVIEWS}/{key[0]}-{key[1]}-{name}.png",
+            "type": "image/png",
+            "title": f"{what}, 1/{survey.reduction}: {recipe.modalities[name].title}",
+            "roles": ["overview"],
+            "proj:shape": [height, width],
+            **file_facts(picture),
+        }
+    colored = (name for name, modality in recipe.modalities.items() if any(b.common_name == "red" for b in modality.bands))
+    first = next(colored, next(iter(recipe.modalities)))
+    return {**assets, "thumbnail": {**assets[f"overview-{first}"], "roles": ["thumbnail"]}}
+
+
+def _rectangles(recipe: Recipe, labels: Labels) -> dict[int, Box]:
+    """Return, for each CRS of a scene, the rectangle around its patches; patches without any image have no place."""
+    if "epsg" not in labels:
+        return {}
+    return {code: rectangle(transforms, recipe.patch.size) for code, transforms in _placed(labels)}
+
+
+def _outlines(recipe: Recipe, labels: Labels) -> dict[int, Outline]:
+    """Return what the patches of a scene cover; they lie on one grid."""
+    return {code: outline(transforms, recipe.patch.size, recipe.layout.tile) for code, transforms in _placed(labels)}
+
+
+def _placed(labels: Labels) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Yield each CRS of a scene and the transforms of the patches that lie in it and have an image."""
+    placed = labels["present"].any(axis=1) & np.isfinite(labels["transform"]).all(axis=1)
+    for code in np.unique(labels["epsg"][placed & (labels["epsg"] > 0)]).tolist():
+        yield code, labels["transform"][placed & (labels["epsg"] == code)]
+
+
+def _projection(rectangles: Mapping[int, Box]) -> Document:
+    """Return the fields of the projection extension, for a scene that lies in one CRS."""
+    if len(rectangles) != 1:
+        return {}
+    code, bounds = next(iter(rectangles.items()))
+    return {"proj:code": f"EPSG:{code}", "proj:bbox": list(bounds)}
+
+
+def _counts(recipe: Recipe, labels: Labels) -> Document:
+    """Return how many patches a scene has, and by modality how many images and pixels of note."""
+
+    def by_modality(values: NDArray[Any]) -> dict[str, int]:
+        return dict(zip(recipe.modalities, values.sum(axis=0, dtype=np.int64).tolist(), strict=True))
+
+    present = labels["present"]
+    counted = {f"patchcube:{name}": by_modality(labels[name]) for name in _COUNTS}
+    return {"patchcube:patches": int(present.any(axis=1).sum()), "patchcube:images": by_modality(present), **counted}

@@ -1,0 +1,287 @@
+"""The command ``cube``: parse, one call, print, exit code. Results on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import click
+import xarray as xr
+from distributed import Client
+
+from cube import __version__
+from cube.catalog.check import check_catalog, recipe_of
+from cube.cli.catalog import info, search_command
+from cube.cli.options import CONFIG, JSON, SCHEDULER, WORKERS, print_value
+from cube.cli.progress import Meter
+from cube.cli.storage import clean, copy
+from cube.cli.words import built_text, estimate_document, plan_text, report_text
+from cube.convert.preparation import claimed
+from cube.errors import CorruptError, CubeError, RequestError, TargetError
+from cube.format.target import Target, target_of
+from cube.jobs.build import SAMPLE, Built, Choice, build, estimate_build, plan_build
+from cube.recipes.bundled import folder, recipe_names
+from cube.recipes.recipe import Recipe, read_recipe, with_profile
+from cube.source.demo import make_demo, true_color
+from cube.store.urls import is_local
+from cube.survey.surveyor import Surveyor
+from cube.verify.verification import batch_count, read_root, verify_cube
+from cube.work.clusters import lanes, open_cluster
+from cube.work.config import Config
+from cube.work.dashboard import observed
+
+_SOURCE = click.option("--source", required=True, metavar="S", help="Folder or s3:// prefix of the patch files.")
+_DASHBOARD = click.option("--dashboard", is_flag=True, help="Print the link to Dask's dashboard.")
+_PERFORMANCE = click.option(
+    "--performance-report", type=click.Path(dir_okay=False), metavar="FILE", help="Keep Dask's performance report (HTML)."
+)
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+_PROFILE = click.option("--profile", metavar="NAME", help="Codec profile of the recipe, such as fast.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where a build runs, how it reaches its stores, and how much it measures beforehand."""
+
+    scheduler: str | None
+    workers: int
+    sample: int
+    replace: bool = False
+    config: Config = field(default_factory=Config)
+    dashboard: bool = False
+    performance_report: str | None = None
+
+    @property
+    def watched(self) -> bool:
+        """Tell whether the Dask cluster is to be seen at work."""
+        return self.dashboard or self.performance_report is not None
+
+
+def _chosen(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that choose patches."""
+    for option in (
+        click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N patches."),
+        click.option("--where", default="", metavar="FILTER", help='Only some patches, such as "scene<=40".'),
+        click.option(
+            "--incomplete",
+            type=click.Choice(["fail", "reject", "keep"]),
+            help="Patches that lack a file: stop, leave them out, or keep them with the gap marked.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+class _Commands(click.Group):
+    """Turns the package's errors into one line on stderr and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CubeError as error:
+            click.echo(f"cube: {error}", err=True)
+            ctx.exit(2 if isinstance(error, RequestError) else 1)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            click.echo(f"cube: {error}", err=True)
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            click.echo("cube: interrupted; the same command goes on from here", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="cube")
+def main() -> None:
+    """Turn folders of satellite patch files into one verified Zarr data cube.
+
+    RECIPE is the name of a bundled recipe (see `cube recipes`) or a YAML file. T is a path or s3:// URL ending in .zarr.
+    """
+
+
+main.add_command(copy)
+main.add_command(clean)
+main.add_command(info)
+main.add_command(search_command)
+
+
+@main.command()
+@click.argument("name", required=False)
+@JSON
+def recipes(name: str | None, as_json: bool) -> None:
+    """List the bundled recipes, or print the one called NAME."""
+    if name is not None:
+        recipe = read_recipe(name)
+        path = Path(name) if Path(name).is_file() else folder("recipes") / f"{name}.yaml"
+        print_value(recipe.model_dump(mode="json") if as_json else path.read_text(encoding="utf-8").rstrip(), as_json)
+        return
+    titles = {item: read_recipe(item).title for item in recipe_names()}
+    print_value(titles if as_json else "\n".join(f"{item:12} {title}" for item, title in titles.items()), as_json)
+
+
+@main.command()
+@click.argument("recipe")
+@_SOURCE
+@_chosen
+@_PROFILE
+@click.option("--sample", type=click.IntRange(0), default=0, metavar="N", help="Read N patches and measure on them.")
+@WORKERS
+@CONFIG
+@JSON
+def plan(recipe: str, source: str, profile: str | None, as_json: bool, **options: Any) -> None:
+    """Say what a build would do and take.
+
+    Writes nothing; with --sample, it measures on so many of the files.
+    """
+    sample, workers, config = (options.pop(name) for name in ("sample", "workers", "config"))
+    planned = plan_build(_recipe(recipe, profile), source, Choice(**options), config.options(source))
+    expected = estimate_build(planned, None, sample=sample, workers=workers)
+    print_value(estimate_document(planned, expected) if as_json else plan_text(planned, expected), as_json)
+
+
+@main.command(name="build")
+@click.argument("recipe")
+@_SOURCE
+@click.option("--to", required=True, metavar="T", help="Path or s3:// URL of the cube, ending in .zarr.")
+@_chosen
+@_PROFILE
+@SCHEDULER
+@CONFIG
+@WORKERS
+@_DASHBOARD
+@_PERFORMANCE
+@click.option("--sample", type=click.IntRange(0), default=SAMPLE, show_default=True, help="Patches to predict from.")
+@click.option("--replace", is_flag=True, help="Throw away what an unfinished build with other options has written.")
+@JSON
+def build_command(recipe: str, source: str, to: str, profile: str | None, as_json: bool, **options: Any) -> None:
+    """Convert, verify and catalog patch files.
+
+    Killed or interrupted, the same command goes on from there.
+    """
+    machine = Machine(**{item.name: options.pop(item.name) for item in fields(Machine)})
+    built = run_build(_recipe(recipe, profile), source, to, Choice(**options), machine, quiet=as_json)
+    print_value(built.document() if as_json else built_text(built, to), as_json)
+    sys.exit(0 if built.report.passed else 1)
+
+
+def run_build(recipe: Recipe, source: str, to: str, choice: Choice, machine: Machine, *, quiet: bool = False) -> Built:
+    """Plan and build; unless quiet, show the plan before."""
+    target, workers = target_of(to, options=machine.config.options(to)), machine.workers
+    planned = plan_build(recipe, source, choice, machine.config.options(source))
+    _refuse_inside(source, to)
+    if not quiet:
+        click.echo(plan_text(planned, None), err=True)
+    with (
+        claimed(planned, target, replace=machine.replace),
+        _watched_cluster(machine, min(workers, planned.tasks)) as client,
+    ):
+        expected = estimate_build(planned, client, sample=machine.sample, workers=lanes(client), to=to)
+        return build(planned, target, client, estimated=expected, watcher=Meter())
+
+
+@contextmanager
+def _watched_cluster(machine: Machine, workers: int) -> Iterator[Client | None]:
+    """Give a client of the cluster a command asks for, or None, and show of its work what was asked for."""
+    profile = machine.config.cluster
+    with (
+        open_cluster(scheduler=machine.scheduler, workers=workers, profile=profile, dashboard=machine.watched) as client,
+        observed(client, link=machine.dashboard, report=machine.performance_report, say=_tell),
+    ):
+        yield client
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _refuse_inside(source: str, to: str) -> None:
+    if is_local(source) and is_local(to) and Path(source).resolve() in Path(to).resolve().parents:
+        raise TargetError(f"{to} lies inside the source {source}: its own objects would be scanned; choose another --to")
+
+
+@main.command()
+@click.argument("target", metavar="T")
+@click.option("--source", metavar="S", help="Compare with the source files too.")
+@click.option("--catalog", is_flag=True, help="Check the STAC catalog too: links, core schema, agreement with the cube.")
+@click.option("--schemas", type=_FOLDER, metavar="DIR", help="Check extensions by these schemas, laid out as host/path.")
+@SCHEDULER
+@CONFIG
+@WORKERS
+@_DASHBOARD
+@_PERFORMANCE
+@JSON
+def verify(target: str, source: str | None, as_json: bool, **options: Any) -> None:
+    """Check every object and every pixel of a cube.
+
+    From the store alone, or against its source files too. Nothing is fetched from the web.
+    """
+    schemas, catalog = options.pop("schemas"), options.pop("catalog")
+    if schemas is not None and not catalog:
+        raise RequestError("--schemas goes with --catalog")
+    machine = Machine(**options, sample=0)
+    where = target_of(target, options=machine.config.options(target))
+    recipe = recipe_of(where) if catalog else None
+    surveyor = Surveyor(recipe) if recipe else None
+    with _watched_cluster(machine, _verify_workers(where, machine)) as client:
+        reached = machine.config.options(source or "")
+        report = verify_cube(where, client, source=source, source_options=reached, watcher=Meter(), surveyor=surveyor)
+    if recipe and surveyor:
+        report = check_catalog(where, recipe, report, surveyor.survey() if report.passed else None, schemas)
+    print_value(report.document() if as_json else report_text(report), as_json)
+    sys.exit(0 if report.passed else 1)
+
+
+@main.command()
+@click.argument("directory", metavar="[DIR]", required=False, default="cube-demo")
+@WORKERS
+@JSON
+def demo(directory: str, workers: int, as_json: bool) -> None:
+    """Make a small data set and take it all the way.
+
+    Scenes in the shape of SEN12MS are made, built, verified and opened with xarray.
+    """
+    started, recipe = time.monotonic(), read_recipe("demo")
+    files, to = Path(directory) / "files", str(Path(directory) / "demo.zarr")
+    say = (lambda text: None) if as_json else click.echo
+    say(f"1. {recipe.title}, in {files}\n   {make_demo(files)}")
+    say(f"2. cube build demo --source {files} --to {to}")
+    machine = Machine(scheduler=None, workers=workers, sample=SAMPLE)
+    built = run_build(recipe, str(files), to, Choice(), machine, quiet=as_json)
+    say(f"{built_text(built, to)}\n3. cube verify {to} --source {files}")
+    report = verify_cube(target_of(to), source=str(files))
+    say(f"{report_text(report)}\n4. Opening it with nothing but xarray\n{_open_with_xarray(to)}")
+    say(f"Done in {time.monotonic() - started:.0f} s. What to try next:")
+    say(f"   cube info {to}\n   cube search {to} --where split=test")
+    say("   cube recipes\n   cube plan RECIPE --source YOUR_FOLDER --sample 200")
+    if as_json:
+        print_value({"files": str(files), "build": built.document(), "verify": report.document()}, as_json)
+    sys.exit(0 if built.report.passed and report.passed else 1)
+
+
+def _open_with_xarray(url: str) -> str:
+    selection = true_color(read_recipe("demo"))
+    chosen = xr.open_zarr(url).sel(selection)
+    words = ", ".join(f"{name}={value!r}" for name, value in selection.items())
+    return f"   xr.open_zarr({url!r}).sel({words})\n" + "\n".join(f"   {row}" for row in repr(chosen).splitlines())
+
+
+def _recipe(name: str, profile: str | None) -> Recipe:
+    recipe = read_recipe(name)
+    return with_profile(recipe, profile) if profile else recipe
+
+
+def _verify_workers(target: Target, machine: Machine) -> int:
+    """One batch needs no cluster unless one is to be seen, a damaged root none either; no more workers than batches."""
+    try:
+        _, document = read_root(target)
+    except CorruptError:
+        return 0
+    batches = batch_count(document)
+    return 0 if batches == 1 and not machine.watched else min(machine.workers, batches)

@@ -1,0 +1,104 @@
+"""The commands that move and remove whole cubes: ``copy`` and ``clean``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from cube.cli.options import CONFIG, JSON, SCHEDULER, WORKERS, print_value
+from cube.cli.progress import Meter, counted, duration, size
+from cube.cli.words import report_text
+from cube.errors import CorruptError
+from cube.format.target import Target, target_of
+from cube.jobs.clean import Leftover, find_leftovers, remove_leftovers
+from cube.jobs.copy import Copied, copy_cube
+from cube.verify.verification import batch_count, read_root
+from cube.work.clusters import open_cluster
+from cube.work.config import Config
+
+
+@click.command()
+@click.argument("source", metavar="SRC")
+@click.argument("to", metavar="DST")
+@click.option("--where", default="", metavar="FILTER", help='Only some patches, as a cube of their own: "scene<=40".')
+@SCHEDULER
+@WORKERS
+@CONFIG
+@JSON
+def copy(source: str, to: str, where: str, config: Config, as_json: bool, **machine: Any) -> None:
+    """Copy a cube, or some of its patches, and verify the copy.
+
+    SRC and DST are paths or s3:// URLs ending in .zarr. Tiles stay shared and the root comes last. Killed or interrupted,
+    the same command goes on from there.
+    """
+    origin, target = (target_of(url, options=config.options(url)) for url in (source, to))
+    workers = min(machine["workers"], _batches(origin))
+    with open_cluster(scheduler=machine["scheduler"], workers=workers if workers > 1 else 0) as client:
+        copied = copy_cube(origin, target, client, where=where, watcher=Meter())
+    print_value(copied.document() if as_json else copied_text(copied, where), as_json)
+    sys.exit(0 if copied.report.passed else 1)
+
+
+@click.command()
+@click.argument("place", metavar="[WHERE]", required=False, default=".")
+@click.option("--yes", is_flag=True, help="Remove what is listed.")
+@CONFIG
+@JSON
+def clean(place: str, yes: bool, config: Config, as_json: bool) -> None:
+    """List builds and copies that were given up, or remove them.
+
+    WHERE is a target ending in .zarr, or the folder or prefix that holds targets; the current folder where it is left out.
+    Nothing is removed without --yes, and never an object of a finished cube.
+    """
+    options = config.options(place)
+    found = find_leftovers(place, options)
+    if yes:
+        for leftover in found:
+            remove_leftovers(target_of(leftover.url, options=options))
+    if as_json:
+        print_value({"removed": yes, "found": [leftover.document() for leftover in found]}, as_json)
+        return
+    last = "" if not found else "Removed." if yes else "Nothing was removed; the same command with --yes does that."
+    lines = [leftover_text(leftover) for leftover in found] or [f"{place}: nothing was left unfinished"]
+    click.echo("\n".join([*lines, *([last] if last else [])]))
+
+
+def copied_text(copied: Copied, where: str) -> str:
+    """Return in words what a copy did."""
+    moved = f"{counted(copied.objects, 'object')}, {size(copied.bytes)}"
+    lines = [f"Copied {counted(copied.patches, 'patch')} to {copied.url}: {moved} in {duration(copied.seconds)}"]
+    if copied.standing:
+        lines.append(f"  {counted(copied.standing, 'object')} stood from an earlier run")
+    for name, (used, stored) in copied.tiles.items():
+        lines.append(f"  {name:10} {used:,} tiles, {stored:,} stored: each used {used / max(1, stored):.2f} times")
+    lines.append(report_text(copied.report))
+    if not copied.report.passed:
+        return "\n".join([*lines, "The root was not written: `cube verify` tells whether the source itself is sound."])
+    missing = "the recipe of the source is not known any more" if where else "the source has none"
+    return "\n".join([*lines, f"Catalog: {copied.catalog or f'none, {missing}'}"])
+
+
+def leftover_text(leftover: Leftover) -> str:
+    """Return in words what was left at one target."""
+    batches = f"{leftover.done:,} of {leftover.batches:,} batches" if leftover.batches else ""
+    parts = {
+        "build": f"unfinished build{f' of {leftover.title}' if leftover.title else ''}",
+        "copy": "unfinished copy",
+        "cube": "finished cube, which stays; left beside it",
+    }
+    facts = [parts[leftover.kind], batches, f"{counted(leftover.objects, 'object')} with {size(leftover.bytes)}"]
+    facts.append(f"{counted(leftover.uploads, 'unfinished upload')}" if leftover.uploads else "")
+    facts.append(f"last written {duration(leftover.age)} ago" if leftover.age is not None else "")
+    facts.append("may still be running" if leftover.running else "")
+    return f"{leftover.url}: {', '.join(fact for fact in facts if fact)}"
+
+
+def _batches(source: Target) -> int:
+    """Return how many batches a cube has; one where its root is damaged, which is told in time."""
+    try:
+        _, document = read_root(source)
+    except CorruptError:
+        return 1
+    return batch_count(document)

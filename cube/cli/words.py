@@ -1,0 +1,157 @@
+"""Plans, builds and reports as text and as plain data for the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cube.catalog.page import PAGE
+from cube.cli.progress import counted, duration, size
+from cube.convert.estimates import Estimate
+from cube.convert.plan import Plan
+from cube.format.arrays import ArraySpec
+from cube.jobs.build import Built
+from cube.recipes.recipe import Recipe
+from cube.source.inventory import Inventory
+from cube.verify.report import Report
+
+_AGAIN = "No catalog was written. The same command writes the damaged batches again."
+_SHOWN = 5
+"""Rejected files and findings printed in full."""
+
+
+def published_text(recipe: Recipe, inventory: Inventory) -> list[str]:
+    """Return, season by season, what the whole source holds against what was published, and what is chosen of it."""
+    lines = []
+    for place, (name, season) in enumerate(recipe.seasons.items()):
+        scenes, patches = inventory.found.get(name, (0, 0))
+        if not patches and not season.patches:
+            continue
+        known = f" of {season.patches:,}" if season.patches else ""
+        of_scenes = f" of {season.scenes}" if season.scenes else ""
+        lacking = f", {season.patches - patches:,} missing" if season.patches and patches < season.patches else ""
+        here = int((inventory.season == place).sum())
+        chosen = f"; {here:,} to be converted" if here != patches else ""
+        lines.append(f"  {name:10} {patches:>9,}{known} patches in {scenes}{of_scenes} scenes{lacking}{chosen}")
+    return lines
+
+
+def published_document(recipe: Recipe, inventory: Inventory) -> dict[str, Any]:
+    """Return the same as plain data."""
+    document = {}
+    for name, season in recipe.seasons.items():
+        scenes, patches = inventory.found.get(name, (0, 0))
+        document[name] = {"scenes": scenes, "of_scenes": season.scenes, "patches": patches, "of_patches": season.patches}
+    return document
+
+
+def plan_text(plan: Plan, expected: Estimate | None) -> str:
+    """Return a plan in words; without an estimate, only what is certain."""
+    inventory, recipe = plan.inventory, plan.recipe
+    lines = [
+        f"{recipe.title} from {inventory.source}",
+        *published_text(recipe, inventory),
+        f"  {inventory.ignored:,} files ignored, {len(inventory.rejected):,} rejected{_reasons(inventory)}",
+        *_rejected_lines([(item.path, item.reason, item.detail) for item in inventory.rejected]),
+        *_defects(plan),
+        f"Plan {plan.digest}, profile {recipe.layout.profile}",
+    ]
+    for spec in plan.arrays[: len(plan.job.layouts)]:
+        shape, shard, tile = (" × ".join(map(str, part)) for part in (spec.shape, spec.chunks, spec.inner or ()))
+        lines.append(f"  {spec.path:10} {spec.dtype} {shape} · shards {shard} · tiles {tile} · {_codec(spec)}")
+    numbers = {"task": plan.tasks, "shard": plan.shards, "object": plan.objects}
+    counts = " · ".join(counted(number, noun) for noun, number in numbers.items())
+    lines.append(f"  {counts} · {size(inventory.total_bytes)} in")
+    return "\n".join(lines + (_estimate_lines(plan, expected) if expected else []))
+
+
+def _estimate_lines(plan: Plan, expected: Estimate) -> list[str]:
+    ratio = plan.raw_bytes / max(1, expected.stored_bytes)
+    if not expected.sampled:
+        return [
+            f"  about {size(expected.stored_bytes)} out (1/{ratio:.1f} of the pixels), by ratios typical of this recipe; "
+            "--sample 200 measures on these files",
+            f"  {_memory(expected)}",
+        ]
+    shares = ", ".join(f"{name} {share:.2f}" for name, share in expected.sharing.items())
+    parts = ", ".join(f"{name} {size(stored)}" for name, stored in expected.stored.items())
+    return [
+        f"Measured on {expected.sampled} of these patches:",
+        f"  tiles shared: {shares} uses per stored tile",
+        f"  {size(expected.stored_bytes)} out, 1/{ratio:.1f} of the pixels ({parts})",
+        f"  about {duration(expected.seconds or 0)} with {counted(expected.workers, 'worker')}; {_memory(expected)}",
+    ]
+
+
+def _memory(expected: Estimate) -> str:
+    worst = size(expected.spooled_bytes)
+    return f"{size(expected.peak_bytes)} of memory per worker, at most {worst} where the cube goes to an object store"
+
+
+def _codec(spec: ArraySpec) -> str:
+    return f"{spec.codec}-{spec.level}{'-bit' if spec.shuffle == 'bitshuffle' else ''}"
+
+
+def _reasons(inventory: Inventory) -> str:
+    reasons = inventory.reasons()
+    return f" ({', '.join(f'{count:,} {reason}' for reason, count in reasons.items())})" if reasons else ""
+
+
+def _rejected_lines(rejected: list[tuple[str, str, str]]) -> list[str]:
+    lines = [f"    {path}: {reason}: {detail}" for path, reason, detail in rejected[:_SHOWN]]
+    more = len(rejected) - _SHOWN
+    return [*lines, *([f"    … and {more:,} more (all of them with --json)"] if more > 0 else [])]
+
+
+def _defects(plan: Plan) -> list[str]:
+    known = {defect.patch: defect for defect in plan.recipe.known_defects}
+    here = [known[patch] for patch in plan.inventory.patch if patch in known]
+    return [f"  known defect: {defect.patch} {defect.modality}: {defect.note}" for defect in here]
+
+
+def estimate_document(plan: Plan, expected: Estimate) -> dict[str, Any]:
+    """Return a plan and its estimate as plain data."""
+    published = published_document(plan.recipe, plan.inventory)
+    return {"plan": plan.document(), "published": published, "estimate": expected.document()}
+
+
+def built_text(built: Built, url: str) -> str:
+    """Return what a build did, and predicted beside actual."""
+    written, raw = built.written, built.plan.raw_bytes
+    lines = [f"Wrote {url}: {counted(built.plan.patches, 'patch')} in {duration(built.seconds)}"]
+    if written.resumed:
+        lines[0] += f" ({written.resumed:,} of {built.plan.tasks:,} batches stood from an earlier run)"
+    lines.append(f"  {size(raw)} of pixels stored in {size(written.shard_bytes)}: 1/{raw / written.shard_bytes:.1f}")
+    for name, (used, stored) in written.tiles().items():
+        lines.append(f"  {name:10} {used:,} tiles, {stored:,} stored: each used {used / max(1, stored):.2f} times")
+    if written.rejected:
+        lines.append(f"  {counted(len(written.rejected), 'file')} rejected when read:")
+        lines += _rejected_lines(written.rejected)
+    lines += ["", f"  {'':22} {'predicted':>14} {'actual':>14}"]
+    for name, predicted, actual in built.comparison():
+        shown = [_figure(name, value) for value in (predicted, actual)]
+        lines.append(f"  {name:22} {shown[0]:>14} {shown[1]:>14}")
+    lines += ["", report_text(built.report)]
+    if not built.catalog:
+        return "\n".join([*lines, _AGAIN])
+    page = f"{built.catalog.rpartition('/')[0]}/{PAGE}"
+    return "\n".join([*lines, f"Catalog: {built.catalog}", f"To look at in a browser: {page}"])
+
+
+def _figure(name: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    if name == "seconds":
+        return f"{value:,.1f}"
+    return size(value) if "bytes" in name else f"{value:,.0f}"
+
+
+def report_text(report: Report) -> str:
+    """Return a report in words, every finding in full up to a few per check."""
+    lines = []
+    for check in report.checks:
+        lines.append(f"  {'ok  ' if check.passed else 'FAIL'} {check.name:13} {check.seen}")
+        lines += [f"       {finding.where}: {finding.what}" for finding in check.findings[:_SHOWN]]
+        if len(check.findings) > _SHOWN:
+            lines.append(f"       … and {len(check.findings) - _SHOWN:,} more (all of them with --json)")
+    verdict = "sound" if report.passed else "NOT sound"
+    return "\n".join([f"{report.url} is {verdict}:", *lines])

@@ -1,0 +1,218 @@
+"""One batch: files in, whole shards and a receipt out. Runs on a Dask worker."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+
+from cube.convert.plan import READ_AHEAD, Batch, Job
+from cube.errors import CubeError, IncompleteError, RejectedFile, StorageError
+from cube.format.arrays import ArraySpec, chunk_key, encode_chunk
+from cube.format.target import FULL, Target, remedy
+from cube.format.tiles import DIGEST_SIZE, ShardWriter
+from cube.records.claims import require_claim
+from cube.source.inventory import Rejected
+from cube.source.rasters import Georeference, Raster, RasterReader
+from cube.source.scan import rejection, require_answer
+from cube.store.protocol import Entry, Store
+
+Receipt = dict[str, Any]
+_KEYS = {"batch", "stamp", "index", "start", "stop", "peak_bytes", "bytes_in", "objects", "tiles", "rejected", "columns"}
+"""What a whole receipt says at least."""
+
+
+def receipt_key(digest: str) -> str:
+    """Return the key of a batch's receipt in the build store."""
+    return f"receipts/{digest}.json"
+
+
+def receipt_bytes(receipt: Receipt) -> bytes:
+    """Return a receipt as it is stored: a JSON object that begins with the hash of all that follows."""
+    body = json.dumps(receipt).encode()
+    return _seal(body[1:]) + body[1:]
+
+
+def _seal(body: bytes) -> bytes:
+    return f'{{"seal": "{blake3(body).hexdigest()}", '.encode()
+
+
+def read_receipt(data: bytes) -> Receipt | None:
+    """Return a stored receipt; None for one that is damaged or of another version."""
+    length = len(_seal(b""))
+    if data[:length] != _seal(data[length:]):
+        return None
+    receipt = json.loads(b"{" + data[length:])
+    return receipt if receipt.keys() >= _KEYS else None
+
+
+def run_batch(job: Job, batch: Batch, source: Store, target: Target, header: ArraySpec, plan: str) -> Receipt | CubeError:
+    """Write one batch and return a summary of its receipt; an error that trying again cannot mend is returned."""
+    try:
+        return write_batch(job, batch, source, target, header, plan)
+    except CubeError as error:
+        return error
+    except OSError as error:
+        if error.errno in (*FULL, errno.EROFS):
+            return StorageError(f"writing to {target.url} failed: {error.strerror}; {remedy(error)} and run again")
+        raise
+
+
+def write_batch(job: Job, batch: Batch, source: Store, target: Target, header: ArraySpec, plan: str = "") -> Receipt:
+    """Write one batch's shards, its chunk of headers, then its receipt. Running it twice writes the same bytes twice.
+
+    Nothing appears, and ``TargetError`` is raised, if the target is no longer claimed for ``plan``.
+    """
+    started, cpu = time.time(), time.process_time()
+    columns = _Columns(job, len(batch.patch))
+    objects: dict[str, int] = {}
+    with ExitStack() as stack:
+        writers = {}
+        for name, layout in job.layouts.items():
+            sink = stack.enter_context(target.cube.writing(chunk_key(name, (batch.index, 0, 0, 0))))
+            writers[name] = ShardWriter(layout, sink.write)
+        for slot, (rasters, rejected) in enumerate(read_patches(job, batch, source)):
+            columns.rejected += rejected
+            for name, raster in rasters.items():
+                columns.record(slot, name, raster, *writers[name].add(slot, raster.pixels))
+        for writer in writers.values():
+            writer.finish()
+        if plan:
+            require_claim(target, plan)
+    for name, writer in writers.items():
+        objects[chunk_key(name, (batch.index, 0, 0, 0))] = writer.stored
+    data = encode_chunk(header, columns.headers)
+    key = chunk_key(header.path, (batch.index, 0, 0))
+    target.cube.write(key, data)
+    objects[key] = len(data)
+    receipt = {
+        "batch": batch.digest,
+        "stamp": batch.stamp,
+        "index": batch.index,
+        "start": batch.start,
+        "stop": batch.stop,
+        "worker": f"{socket.gethostname()}:{os.getpid()}",
+        "started": started,
+        "seconds": time.time() - started,
+        "cpu_seconds": time.process_time() - cpu,
+        "peak_bytes": peak_memory(),
+        "bytes_in": int(columns.files["size"].clip(min=0).sum()),
+        "objects": objects,
+        "tiles": {name: [int((w.index[..., 1] < 2**63).sum()), len(w.seen)] for name, w in writers.items()},
+        "rejected": [[item.path, item.reason, item.detail] for item in columns.rejected],
+    }
+    whole = {**receipt, "columns": columns.document()}
+    target.build.write(receipt_key(batch.digest), receipt_bytes(whole))
+    return receipt
+
+
+class _Columns:
+    """What a batch learns about each of its patches."""
+
+    def __init__(self, job: Job, length: int) -> None:
+        kinds = len(job.layouts)
+        self.names = list(job.layouts)
+        self.headers = np.zeros((length, kinds, job.header_bytes), np.uint8)
+        self.georeferences: list[Georeference | None] = [None] * length
+        self.integers = {name: np.zeros((length, kinds), np.int64) for name in ("nan_count", "zero_count", "saturated_count")}
+        self.files = {name: np.full((length, kinds), -1, np.int64) for name in ("header_size", "pixel_start", "size")}
+        self.digests = {name: np.zeros((length, kinds, DIGEST_SIZE), np.uint8) for name in ("digest", "header_digest")}
+        self.rejected: list[Rejected] = []
+
+    def record(self, slot: int, name: str, raster: Raster, digest: bytes, counts: Any) -> None:
+        place = slot, self.names.index(name)
+        self.headers[place][: len(raster.header)] = np.frombuffer(raster.header, np.uint8)
+        self.georeferences[slot] = raster.georeference
+        for kind in ("nan", "zero", "saturated"):
+            self.integers[f"{kind}_count"][place] = getattr(counts, kind)
+        self.files["header_size"][place] = len(raster.header)
+        self.files["pixel_start"][place] = raster.pixel_start
+        self.files["size"][place] = raster.file_size
+        self.digests["digest"][place] = np.frombuffer(digest, np.uint8)
+        self.digests["header_digest"][place] = np.frombuffer(blake3(raster.header).digest(), np.uint8)
+
+    def document(self) -> dict[str, Any]:
+        epsg = [place.epsg if place else 0 for place in self.georeferences]
+        transform = [list(place.transform) if place else None for place in self.georeferences]
+        plain = {name: values.tolist() for name, values in {**self.integers, **self.files}.items()}
+        hexed = {name: values.tobytes().hex() for name, values in self.digests.items()}
+        return {"epsg": epsg, "transform": transform, **plain, **hexed}
+
+
+def read_patches(job: Job, batch: Batch, source: Store) -> Iterator[tuple[dict[str, Raster], list[Rejected]]]:
+    """Yield, patch by patch, the rasters to store by modality, and the files that could not be used.
+
+    Raises ``IncompleteError`` at the first bad file if the policy is ``fail``, ``OSError`` if the source does not answer:
+    that tells nothing of the file, so the task is to be tried again.
+    """
+    reader = RasterReader()
+    for start in range(0, len(batch.patch), READ_AHEAD):
+        rows = range(start, min(start + READ_AHEAD, len(batch.patch)))
+        files = _answered(source, source.read_listed([entry for row in rows for entry in _listed(batch, row)]))
+        for row in rows:
+            rasters, rejected = _decode(job, batch.path[row], files, reader)
+            yield _accept(job, batch, row, rasters, rejected), rejected
+
+
+def _listed(batch: Batch, row: int) -> list[Entry]:
+    """Return the files of one patch as the source was listed."""
+    facts = zip(batch.path[row], batch.sizes[row], batch.stamps[row], strict=True)
+    return [Entry(path, size, stamp) for path, size, stamp in facts if path]
+
+
+def _answered(source: Store, files: Iterator[bytes | OSError]) -> Iterator[bytes | OSError]:
+    """Yield files and errors that tell of one file; raise an error that tells of the store."""
+    for data in files:
+        yield require_answer(source, data) if isinstance(data, OSError) else data
+
+
+def _decode(
+    job: Job, paths: tuple[str, ...], files: Iterator[bytes | OSError], reader: RasterReader
+) -> tuple[dict[str, Raster], list[Rejected]]:
+    rasters, rejected = {}, []
+    for (name, expectation), path in zip(job.expectations.items(), paths, strict=True):
+        if not path:
+            continue
+        data = next(files)
+        try:
+            if isinstance(data, OSError):
+                raise data
+            rasters[name] = expectation.check(reader.read(data))
+        except (RejectedFile, OSError) as error:
+            rejected.append(rejection(path, error))
+    return rasters, rejected
+
+
+def _accept(job: Job, batch: Batch, row: int, rasters: dict[str, Raster], rejected: list[Rejected]) -> dict[str, Raster]:
+    """Apply the policy for incomplete patches to one patch."""
+    places = {name: raster.georeference for name, raster in rasters.items() if job.expectations[name].georeferenced}
+    if len(set(places.values())) > 1:
+        detail = "; ".join(f"{name} {place}" for name, place in places.items())
+        rejected.append(Rejected(batch.patch[row], "different georeferences", detail))
+        rasters = {}
+    if not rejected:
+        return rasters
+    if job.incomplete == "fail":
+        last = rejected[-1]
+        raise IncompleteError(
+            f"{last.path}: {last.reason}: {last.detail}. Mend the file and run again, "
+            "or choose --incomplete reject or keep; what is written stays"
+        )
+    return rasters if job.incomplete == "keep" else {}
+
+
+def peak_memory() -> int:
+    """Return the most resident memory this process has had, in bytes; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            return next((int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM")), 0)
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,222 @@
+"""Which arrays a cube has: pixels, per-patch labels, constants and the originals' headers. Pure.
+
+``docs/format.md`` is the published form of what this module decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cube.format.arrays import ArraySpec
+from cube.format.tiles import DIGEST_SIZE, TileLayout
+from cube.recipes.recipe import Recipe
+from cube.recipes.sections import Band
+from cube.source.rasters import Expectation
+
+FORMAT = "1.1"
+"""Version of the format on disk."""
+ORIGINALS = "originals"
+"""Group that keeps what the source files hold besides pixels."""
+
+
+def tile_layouts(recipe: Recipe) -> dict[str, TileLayout]:
+    """Return how each modality is cut and encoded under the recipe's profile."""
+    layouts = {}
+    for name, modality in recipe.modalities.items():
+        codec = recipe.codec(name, recipe.layout.profile)
+        layouts[name] = TileLayout(
+            size=recipe.patch.size,
+            tile=recipe.layout.tile,
+            bands=len(modality.bands),
+            dtype=modality.numpy_dtype.str.replace("|", "<"),
+            slots=recipe.layout.shard,
+            codec=codec.name,
+            level=codec.level,
+            shuffle=codec.shuffle,
+            saturated=modality.saturated,
+        )
+    return layouts
+
+
+def expectations(recipe: Recipe) -> dict[str, Expectation]:
+    """Return what every file of each modality must be."""
+    return {
+        name: Expectation(
+            dtype=modality.dtype,
+            size=recipe.patch.size,
+            bands=len(modality.bands),
+            georeferenced=recipe.source.georeference == "file",
+            header_bytes=recipe.layout.header_bytes,
+        )
+        for name, modality in recipe.modalities.items()
+    }
+
+
+def pixel_arrays(recipe: Recipe, patches: int) -> list[ArraySpec]:
+    """Return one sharded array (patch, band, y, x) per modality."""
+    specs = []
+    for name, layout in tile_layouts(recipe).items():
+        modality = recipe.modalities[name]
+        attributes: dict[str, Any] = {"long_name": modality.title, "units": modality.units}
+        if modality.scale is not None:
+            attributes["raster_scale"] = modality.scale
+        if legends := {band.name: f"{band.legend}_code" for band in modality.bands if band.legend}:
+            attributes["band_legends"] = legends
+        specs.append(
+            ArraySpec(
+                path=name,
+                shape=(patches, layout.bands, layout.size, layout.size),
+                chunks=(layout.slots, layout.bands, layout.size, layout.size),
+                inner=(1, layout.bands, layout.tile, layout.tile),
+                dtype=layout.dtype,
+                dimensions=("patch", f"{name}_band", "y", "x"),
+                fill=modality.fill,
+                codec=layout.codec,
+                level=layout.level,
+                shuffle=layout.shuffle,
+                attributes=attributes,
+            )
+        )
+    return specs
+
+
+def label_arrays(recipe: Recipe, patches: int) -> list[ArraySpec]:
+    """Return the per-patch coordinates."""
+    kinds = len(recipe.modalities)
+    specs = [
+        _label(recipe, patches, "patch", f"<U{recipe.patch.id_length}", "unique id of the patch", fill=""),
+        _label(recipe, patches, "season", _text(recipe.seasons), "season", fill=""),
+        _label(recipe, patches, "scene", "<i4", "scene number, unique within a season only"),
+        _label(recipe, patches, "number", "<i4", "patch number within the scene, as in the file names"),
+    ]
+    if recipe.splits is not None:
+        names = (recipe.splits.otherwise, *recipe.splits.scenes)
+        specs.append(_label(recipe, patches, "split", _text(names), "official split", fill=""))
+    if recipe.source.georeference == "file":
+        affine = "x = a·column + b·row + c, y = d·column + e·row + f at pixel corners; a b c d e f in CRS units"
+        specs += [
+            _label(recipe, patches, "epsg", "<i4", "EPSG code of the patch's CRS; 0 where unknown"),
+            _label(recipe, patches, "transform", "<f8", affine, ("affine", 6), fill="nan"),
+            _label(recipe, patches, "lon", "<f8", "longitude of the patch's centre", fill="nan", units="degrees_east"),
+            _label(recipe, patches, "lat", "<f8", "latitude of the patch's centre", fill="nan", units="degrees_north"),
+        ]
+    per_kind = ("modality", kinds)
+    specs.append(_label(recipe, patches, "present", "|b1", "whether the patch has this modality", per_kind, fill=False))
+    for name in ("nan", "zero", "saturated"):
+        text = f"{name} pixels, over all bands"
+        specs.append(_label(recipe, patches, f"{name}_count", "<i4", text, per_kind))
+    text = "BLAKE3 of the patch's pixels, see the format's description"
+    specs.append(_label(recipe, patches, "digest", "|u1", text, per_kind, ("digest_byte", DIGEST_SIZE)))
+    return specs
+
+
+def constant_arrays(recipe: Recipe) -> list[tuple[ArraySpec, NDArray[Any]]]:
+    """Return the coordinates that do not vary by patch, with their values: bands, wavelengths, legends."""
+    made = [_constant("modality", ("modality",), list(recipe.modalities), "kind of image")]
+    for name, modality in recipe.modalities.items():
+        dimension = f"{name}_band"
+        made.append(_constant(dimension, (dimension,), [band.name for band in modality.bands], "band"))
+        made += _band_facts(name, dimension, modality.bands)
+    for name, classes in recipe.legends.items():
+        dimension = f"{name}_class"
+        flags = {
+            "flag_values": [item.value for item in classes],
+            "flag_meanings": " ".join(class_word(item.name) for item in classes),
+        }
+        codes = np.array([item.value for item in classes], np.int32)
+        made.append(_constant(f"{name}_code", (dimension,), codes, f"class codes of {name}", flags))
+        made.append(_constant(f"{name}_name", (dimension,), [c.name for c in classes], f"class names of {name}"))
+        colors = [f"#{item.color}" for item in classes]
+        made.append(_constant(f"{name}_color", (dimension,), colors, f"class colours of {name}"))
+        if any(item.group for item in classes):
+            groups = [item.group or "" for item in classes]
+            made.append(_constant(f"{name}_group", (dimension,), groups, f"wider classes of {name}"))
+    return made
+
+
+def original_arrays(recipe: Recipe, patches: int) -> list[ArraySpec]:
+    """Return the arrays of the group that lets the source files be given back."""
+    kinds, layout = len(recipe.modalities), recipe.layout
+
+    def spec(name: str, dtype: str, text: str, *more: tuple[str, int], **rest: Any) -> ArraySpec:
+        return _label(recipe, patches, f"{ORIGINALS}/{name}", dtype, text, ("modality", kinds), *more, **rest)
+
+    plain = {"shuffle": "noshuffle"}
+    header = spec(
+        "header",
+        "|u1",
+        "every byte of the file that is no pixel, in order, padded with zeros",
+        ("header_byte", layout.header_bytes),
+        chunk=layout.shard,
+        **plain,
+    )
+    return [
+        header,
+        spec("header_size", "<i4", "bytes of the header; -1 where there is no file", fill=-1),
+        spec("pixel_start", "<i8", "offset of the pixels; -1 where header and pixels do not rebuild the file", fill=-1),
+        spec("size", "<i8", "bytes of the file; -1 where there is no file", fill=-1),
+        spec("digest", "|u1", "BLAKE3 of the header", ("digest_byte", DIGEST_SIZE), **plain),
+        spec("path", "|u1", "path in the source, UTF-8, padded with zeros", ("path_byte", layout.path_bytes), **plain),
+    ]
+
+
+def all_arrays(recipe: Recipe, patches: int) -> list[ArraySpec]:
+    """Return every array of a cube of so many patches."""
+    constants = [spec for spec, _ in constant_arrays(recipe)]
+    labels, originals = label_arrays(recipe, patches), original_arrays(recipe, patches)
+    return [*pixel_arrays(recipe, patches), *labels, *constants, *originals]
+
+
+def _label(recipe: Recipe, patches: int, path: str, dtype: str, text: str, *more: tuple[str, int], **rest: Any) -> ArraySpec:
+    attributes = {"long_name": text, **({"units": rest.pop("units")} if "units" in rest else {})}
+    chunk = rest.pop("chunk", recipe.layout.labels)
+    return ArraySpec(
+        path=path,
+        shape=(patches, *(length for _, length in more)),
+        chunks=(chunk, *(length for _, length in more)),
+        dtype=dtype,
+        dimensions=("patch", *(name for name, _ in more)),
+        attributes=attributes,
+        **rest,
+    )
+
+
+def _band_facts(name: str, dimension: str, bands: tuple[Band, ...]) -> Iterable[tuple[ArraySpec, NDArray[Any]]]:
+    if any(band.common_name for band in bands):
+        names = [band.common_name or "" for band in bands]
+        yield _constant(f"{name}_common_name", (dimension,), names, "common name of the band (STAC eo)")
+    if any(band.center_wavelength for band in bands):
+        waves = np.array([band.center_wavelength or np.nan for band in bands], np.float64)
+        yield _constant(f"{name}_wavelength", (dimension,), waves, "centre wavelength", {"units": "um"})
+
+
+def _constant(
+    path: str, dimensions: tuple[str, ...], values: Any, text: str, attributes: dict[str, Any] | None = None
+) -> tuple[ArraySpec, NDArray[Any]]:
+    array = np.asarray(values)
+    dtype = array.dtype.newbyteorder("<").str
+    fill = {"U": "", "f": "nan"}.get(array.dtype.kind, 0)
+    spec = ArraySpec(
+        path=path,
+        shape=array.shape,
+        chunks=array.shape,
+        dtype=dtype,
+        dimensions=dimensions,
+        fill=fill,
+        attributes={"long_name": text, **(attributes or {})},
+    )
+    return spec, array.astype(dtype)
+
+
+def _text(words: Iterable[str]) -> str:
+    return f"<U{max(len(word) for word in words)}"
+
+
+def class_word(name: str) -> str:
+    """Return a class name as one word, as CF flag meanings and the STAC classification extension want it."""
+    return re.sub(r"[^0-9A-Za-z]+", "_", name).strip("_").lower()

@@ -1,0 +1,5 @@
+"""The flows: build, copy, subset, clean.
+
+In: a request. Out: what was done, as a value.
+Each flow calls the stages in order and decides nothing that a stage could decide.
+"""

@@ -1,0 +1,175 @@
+"""The flow: scan → plan → write → verify → describe, each stage a value."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numcodecs
+import numpy as np
+from distributed import Client
+
+from cube.catalog.collection import read_template
+from cube.catalog.describe import describe, publish, retract
+from cube.convert.estimates import Estimate, estimate, measure, sample_tasks
+from cube.convert.plan import Plan, make_plan
+from cube.convert.writer import REPORT, Written, forget_batches, write_cube
+from cube.errors import RequestError
+from cube.format.target import Target
+from cube.query.filters import select
+from cube.recipes.recipe import Recipe
+from cube.recipes.sections import Incomplete
+from cube.source.inventory import Inventory
+from cube.source.scan import examine, scan
+from cube.store.objects import SPOOL_LIMIT
+from cube.store.urls import is_local
+from cube.survey.surveyor import Surveyor
+from cube.verify.report import Report
+from cube.verify.verification import verify_cube
+from cube.work.clusters import run
+from cube.work.watch import SILENT, Watcher
+
+SURVEY = "survey.json"
+SAMPLE = 100
+"""Patches a build reads beforehand to predict what it will take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which patches of a source to convert, and how to treat incomplete ones."""
+
+    where: str = ""
+    """Filter on season, scene, number, split and patch; all patches where empty."""
+    limit: int | None = None
+    """Only the first so many patches."""
+    incomplete: Incomplete | None = None
+    """The recipe's policy where None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A finished build."""
+
+    plan: Plan
+    estimate: Estimate
+    written: Written
+    report: Report
+    catalog: str
+    """URL of the STAC collection; empty where the report did not pass."""
+    seconds: float
+
+    @property
+    def rejected(self) -> list[tuple[str, str, str]]:
+        """Every file and patch that was not used: path, reason, detail."""
+        return _rejected(self.plan, self.written)
+
+    def comparison(self) -> list[tuple[str, float | None, float]]:
+        """Return what was predicted beside what came: name, predicted (None where it was not), actual."""
+        written = self.written
+        return [
+            ("objects", self.estimate.objects, self.report.objects),
+            ("tasks", self.estimate.tasks, len(written.receipts)),
+            ("rejected", self.estimate.rejected, len(self.rejected)),
+            ("stored bytes", self.estimate.stored_bytes, written.shard_bytes),
+            ("peak bytes of a worker", self.estimate.peak_bytes, written.peak_bytes),
+            ("seconds", self.estimate.seconds, self.seconds),
+        ]
+
+    def document(self) -> dict[str, Any]:
+        """Return the build as plain data."""
+        figures = {name: {"predicted": predicted, "actual": actual} for name, predicted, actual in self.comparison()}
+        return {
+            "plan": self.plan.digest,
+            "patches": self.plan.patches,
+            "raw_bytes": self.plan.raw_bytes,
+            "resumed": self.written.resumed,
+            "tiles": self.written.tiles(),
+            "rejected": [list(item) for item in self.rejected],
+            "figures": figures,
+            "report": self.report.document(),
+            "catalog": self.catalog,
+        }
+
+
+def plan_build(recipe: Recipe, source: str, choice: Choice, options: Mapping[str, Any] | None = None) -> Plan:
+    """Scan a source, reached by fsspec ``options``, and decide everything; reads no file but the odd-sized ones."""
+    read_template(recipe.catalog)  # a missing template is better known before the work than after
+    inventory = examine(recipe, _choose(recipe, scan(recipe, source, options), choice))
+    software = {"numcodecs": numcodecs.__version__}
+    incomplete = choice.incomplete or recipe.source.incomplete
+    return make_plan(recipe, inventory, incomplete=incomplete, software=software, spool=SPOOL_LIMIT)
+
+
+def _choose(recipe: Recipe, inventory: Inventory, choice: Choice) -> Inventory:
+    if choice.where:
+        seasons = np.array(inventory.seasons)[inventory.season]
+        splits = {key: recipe.split_of(*key) for key in inventory.scene_keys()}
+        keys = zip(seasons, inventory.scene, strict=True)
+        fields: dict[str, Any] = {
+            "season": seasons,
+            "scene": inventory.scene,
+            "number": inventory.number,
+            "patch": inventory.patch,
+            "split": np.array([splits[str(season), int(scene)] for season, scene in keys]),
+        }
+        inventory = inventory.take(np.flatnonzero(select(choice.where, fields)))
+    if choice.limit is not None:
+        inventory = inventory.take(np.arange(min(choice.limit, len(inventory))))
+    if not len(inventory):
+        raise RequestError(f"no patch of {inventory.source} is chosen by --where {choice.where!r}")
+    return inventory
+
+
+def estimate_build(plan: Plan, client: Client | None, *, sample: int, workers: int, to: str = "") -> Estimate:
+    """Predict a build, from a sample of the files where ``sample`` is more than 0."""
+    samples = list(run(client, measure, sample_tasks(plan, sample))) if sample else []
+    return estimate(plan, samples, workers=workers, local=is_local(to), measured_base=client is not None)
+
+
+def build(plan: Plan, target: Target, client: Client | None, *, estimated: Estimate, watcher: Watcher = SILENT) -> Built:
+    """Write, verify and catalog a planned cube; there is a catalog only where the verification passed."""
+    started = time.monotonic()
+    with target.storing():
+        target.build.write("inventory.parquet", plan.inventory.parquet())
+        written = write_cube(plan, target, client, watcher)
+    surveyor = Surveyor(plan.recipe)
+    report = verify_cube(target, client, watcher=watcher, surveyor=surveyor)
+    with target.storing():
+        forget_batches(plan, target, report.damaged)
+        if report.passed:
+            survey = surveyor.survey()
+            target.build.write(SURVEY, json.dumps(survey.document(), allow_nan=False).encode())
+            reasons = [reason for _, reason, _ in _rejected(plan, written)]
+            catalog = publish(describe(target, plan.recipe, report, survey, rejected=reasons), target, report)
+        else:
+            catalog = ""
+            retract(target)
+    built = Built(
+        plan=plan,
+        estimate=estimated,
+        written=written,
+        report=report,
+        catalog=catalog,
+        seconds=time.monotonic() - started,
+    )
+    with target.storing():
+        _keep(built, target)
+    return built
+
+
+def _rejected(plan: Plan, written: Written) -> list[tuple[str, str, str]]:
+    listed = [(item.path, item.reason, item.detail) for item in plan.inventory.rejected]
+    return [*listed, *written.rejected]
+
+
+def _keep(built: Built, target: Target) -> None:
+    """Keep the report, and predicted beside actual, with the build records."""
+    for name, document in (
+        (REPORT, {**built.report.document(), "rejected": [list(item) for item in built.rejected]}),
+        ("estimate.json", built.estimate.document()),
+        ("build.json", built.document()),
+    ):
+        target.build.write(name, json.dumps(document, indent=1, allow_nan=False).encode())

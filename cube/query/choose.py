@@ -1,0 +1,88 @@
+"""Which patches of a cube a filter and a box choose. Reads the labels they need and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cube.errors import FilterError, RequestError
+from cube.geo.polygons import bounds
+from cube.query.filters import CLASS, check_fields, parse, select
+
+Array = NDArray[Any]
+Box = tuple[float, float, float, float]
+"""West, south, east and north in degrees; a box whose west is greater than its east crosses the antimeridian."""
+
+
+def select_patches(
+    labels: Callable[[str], Array],
+    names: Sequence[str],
+    where: str | None = None,
+    bbox: Box | None = None,
+    *,
+    size: int = 0,
+    shares: Callable[[str], Array] | None = None,
+) -> NDArray[np.int64]:
+    """Return the positions of the chosen patches, in order.
+
+    ``labels`` reads one label (patch, …) by name, ``names`` are those there are, ``size`` is the side of a patch in pixels,
+    ``shares`` reads what part of each patch a class covers (patch), by a field such as ``class:Urban``.
+    Raises ``FilterError`` for a filter that cannot be read or names what is not there, ``RequestError`` for a box that is
+    none, or patches without a place on Earth.
+    """
+    rows = np.arange(len(labels("patch")))
+    if where is not None:
+        clauses = parse(where)
+        asked = {clause.field for clause in clauses}
+        of_classes = {name for name in asked if shares is not None and name.startswith(CLASS)}
+        check_fields(clauses, [*names, *of_classes])
+        read = shares or labels
+        fields = {name: read(name) if name in of_classes else _column(name, labels(name)) for name in asked}
+        rows = rows[select(where, fields)]
+    if bbox is not None:
+        if "transform" not in names:
+            raise RequestError("the patches of this cube have no place on Earth, so no box can choose among them")
+        rows = rows[meets(bounds(labels("epsg")[rows], labels("transform")[rows], size), bbox)]
+    return rows
+
+
+def as_slice(rows: NDArray[np.int64]) -> slice | NDArray[np.int64]:
+    """Return positions that form a run as a slice, others as they are."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
+
+
+def _column(name: str, values: Array) -> Array:
+    if values.ndim != 1:
+        raise FilterError(f"{name} holds several values per patch: a filter compares one")
+    return values
+
+
+def _checked(bbox: Box) -> Box:
+    west, south, east, north = (float(value) for value in bbox)
+    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):
+        raise RequestError(f"{bbox} is no box: expected west, south, east, north in degrees, south below north")
+    return west, south, east, north
+
+
+def meets(boxes: Array, bbox: Box) -> NDArray[np.bool_]:
+    """Return which of ``boxes`` (patch, [west, south, east, north]) a box meets.
+
+    Raises ``RequestError`` for a box that is none.
+    """
+    bbox = _checked(bbox)
+    west, south, east, north = boxes.T
+    inside = (south <= bbox[3]) & (north >= bbox[1])
+    found = np.zeros(len(boxes), bool)
+    for low, high in _spans(bbox[0], bbox[2]):
+        whole = west <= east
+        found |= np.where(whole, (west <= high) & (east >= low), (west <= high) | (east >= low))
+    return np.asarray(inside & found)
+
+
+def _spans(west: float, east: float) -> list[tuple[float, float]]:
+    return [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]

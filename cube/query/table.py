@@ -1,0 +1,57 @@
+"""What part of each patch a class covers: a column of the table beside a cube, read alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cube.errors import CorruptError, RequestError
+from cube.query.filters import CLASS, class_column
+from cube.store.parquet import ColumnFile
+from cube.store.protocol import Store
+
+TABLE = "items.parquet"
+"""The table of all patches, in the folder of the catalog."""
+FACTS = "patchcube"
+"""Key of this package's own facts in the metadata of the table."""
+DIGEST = "pixels_digest"
+VALUES = "values"
+
+
+def open_table(catalog: Store) -> ColumnFile:
+    """Return the table of patches in the folder of a catalog. Raises ``RequestError`` if there is none."""
+    file = ColumnFile(catalog, TABLE)
+    try:
+        own_facts(file)
+    except FileNotFoundError:
+        raise RequestError(
+            f"{file.url} is not there: classes and searches need the catalog beside the cube, with its table of patches"
+        ) from None
+    return file
+
+
+def own_facts(file: ColumnFile) -> dict[str, Any]:
+    """Return what this package says of a table. Raises ``CorruptError`` for any other Parquet file."""
+    known = (file.schema.metadata or {}).get(FACTS.encode())
+    if known is None:
+        raise CorruptError(f"{file.url} is no table of patches of this package: it has no key {FACTS!r}")
+    facts: dict[str, Any] = json.loads(known)
+    return facts
+
+
+def class_columns(file: ColumnFile) -> list[str]:
+    """Return the names of the columns with classes' shares, legend after legend."""
+    return [name for name in file.schema.names if name.startswith(CLASS)]
+
+
+def read_shares(file: ColumnFile, field: str) -> NDArray[np.float32]:
+    """Return the shares (patch) of the class that a field such as ``class:Urban`` means; NaN where there is no image.
+
+    Raises ``FilterError`` for a class that is unknown or may be several.
+    """
+    column = class_column(field, class_columns(file))
+    values: NDArray[np.float32] = file.read([column], file.groups)[column].to_numpy()
+    return values

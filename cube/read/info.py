@@ -1,0 +1,89 @@
+"""What a cube holds, in words and as plain data, from its labels alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cube.cli.progress import counted, size
+from cube.format.target import Target
+from cube.read.open import open_cube
+from cube.verify.verification import read_root
+
+
+def describe_cube(target: Target) -> dict[str, Any]:
+    """Return what a cube holds; no pixel is read. Raises ``RequestError`` if there is no cube."""
+    _, document = read_root(target)
+    attributes = document["attributes"]
+    cube = open_cube(target.url, storage_options=target.cube.options)
+    seasons = cube.season.values
+    counts = {name: int((seasons == name).sum()) for name in attributes["cube"]["seasons"]}
+    scenes = {(season, int(scene)) for season, scene in zip(seasons, cube.scene.values, strict=True)}
+    sizes = {entry.key: entry.size for entry in target.cube.list()}
+    facts: dict[str, Any] = {
+        "url": target.url,
+        "title": attributes["title"],
+        "format": attributes["cube"]["format"],
+        "patches": cube.sizes["patch"],
+        "scenes": len(scenes),
+        "seasons": {name: count for name, count in counts.items() if count},
+        "modalities": {},
+        "objects": len(sizes),
+        "stored_bytes": sum(sizes.values()),
+        "pixels_digest": attributes["cube"]["certificate"]["pixels"],
+        "open_with": attributes["open_with"].replace("URL", repr(target.url)),
+    }
+    if "split" in cube.coords:
+        splits, numbers = np.unique(cube.split.values, return_counts=True)
+        facts["splits"] = dict(zip(splits.tolist(), numbers.tolist(), strict=True))
+    if "epsg" in cube.coords:
+        known = cube.epsg.values > 0
+        facts["crs"] = sorted({f"EPSG:{code}" for code in cube.epsg.values[known].tolist()})
+        if known.any():
+            facts["bbox"] = [float(f(axis.values[known])) for f in (np.min, np.max) for axis in (cube.lon, cube.lat)]
+    for place, name in enumerate(attributes["cube"]["modalities"]):
+        facts["modalities"][name] = _modality(cube, name, place, sizes)
+    return facts
+
+
+def _modality(cube: Any, name: str, place: int, sizes: dict[str, int]) -> dict[str, Any]:
+    array = cube[name]
+    present = cube.present.values[:, place]
+    return {
+        "title": array.attrs["long_name"],
+        "units": array.attrs["units"],
+        "dtype": str(array.dtype),
+        "bands": cube[f"{name}_band"].values.tolist(),
+        "patches": int(present.sum()),
+        "missing": int((~present).sum()),
+        "patches_with_nan": int((cube.nan_count.values[:, place] > 0).sum()),
+        "raw_bytes": int(present.sum()) * int(np.prod(array.shape[1:])) * array.dtype.itemsize,
+        "stored_bytes": sum(value for key, value in sizes.items() if key.startswith(f"{name}/c/")),
+    }
+
+
+def info_text(facts: dict[str, Any]) -> str:
+    """Return the facts in words."""
+    seasons = ", ".join(f"{name} {count:,}" for name, count in facts["seasons"].items())
+    lines = [
+        f"{facts['title']} ({facts['url']}, format {facts['format']})",
+        f"{counted(facts['patches'], 'patch')} in {counted(facts['scenes'], 'scene')}: {seasons}",
+    ]
+    if "splits" in facts:
+        lines.append("Splits: " + ", ".join(f"{name} {count:,}" for name, count in facts["splits"].items()))
+    if "bbox" in facts:
+        west, south, east, north = facts["bbox"]
+        place = f"longitude {west:.2f} to {east:.2f}, latitude {south:.2f} to {north:.2f}"
+        lines.append(f"{len(facts['crs'])} CRSs; patch centres at {place}")
+    for name, modality in facts["modalities"].items():
+        bands = ", ".join(modality["bands"])
+        ratio = modality["raw_bytes"] / max(1, modality["stored_bytes"])
+        lines.append(f"{name}: {modality['title']} ({modality['dtype']}, {modality['units']}); {bands}")
+        lines.append(f"    {size(modality['raw_bytes'])} of pixels stored in {size(modality['stored_bytes'])}: 1/{ratio:.1f}")
+        if modality["missing"]:
+            lines.append(f"    {modality['missing']:,} patches lack it (present is False there)")
+        if modality["patches_with_nan"]:
+            lines.append(f"    {modality['patches_with_nan']:,} patches have NaN pixels")
+    lines += [f"Certificate: {facts['pixels_digest']}", f"Open with: {facts['open_with']}"]
+    return "\n".join(lines)

@@ -1,0 +1,194 @@
+"""A cube that was opened: what its root document says, and its labels, read when they are asked for."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from urllib.parse import urljoin
+
+from numpy.typing import NDArray
+
+from cube.convert.labels import read_array
+from cube.errors import CorruptError, RequestError
+from cube.format.arrays import ArraySpec, read_spec
+from cube.format.certificate import sealed
+from cube.format.layout import FORMAT
+from cube.format.target import ROOT, target_of
+from cube.query.table import DIGEST, open_table, own_facts, read_shares
+from cube.read.cache import TileCache
+from cube.read.pixels import PixelReader
+from cube.store.failures import undamaged
+from cube.store.objects import ObjectStore
+from cube.store.protocol import Store
+from cube.store.urls import is_local, open_store
+from cube.verify.verification import tile_layout
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Root:
+    """The root document of a Zarr group."""
+
+    url: str
+    store: Store
+    document: Mapping[str, Any]
+
+    @property
+    def listed(self) -> dict[str, Any]:
+        """The metadata of everything below the root group, by path."""
+        listed: dict[str, Any] | None = (self.document.get("consolidated_metadata") or {}).get("metadata")
+        if not listed:
+            raise RequestError(f"{self.url} has no consolidated metadata, so it is no cube of this package; try xr.open_zarr")
+        return listed
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """The metadata of the arrays of the root group, by name."""
+        return {path: item for path, item in self.listed.items() if item.get("node_type") == "array" and "/" not in path}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A cube of this package."""
+
+    url: str
+    store: Store
+    specs: Mapping[str, ArraySpec]
+    """The arrays of the root group, by name."""
+    attributes: Mapping[str, Any]
+    """Attributes of the root group."""
+    _values: dict[str, Array] = field(default_factory=dict)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Source, (self.url, self.store, self.specs, self.attributes)
+
+    @property
+    def modalities(self) -> dict[str, list[str]]:
+        """Modality → names of its bands."""
+        modalities: dict[str, list[str]] = self.attributes["cube"]["modalities"]
+        return modalities
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the per-patch labels."""
+        return [p for p, spec in self.specs.items() if spec.dimensions[:1] == ("patch",) and p not in self.modalities]
+
+    @property
+    def size(self) -> int:
+        """Side of a patch in pixels."""
+        return self.specs[next(iter(self.modalities))].shape[-1]
+
+    def value(self, name: str) -> Array:
+        """Return a whole small array, read once."""
+        if name not in self._values:
+            self._values[name] = read_array(self.store, self.specs[name])
+        return self._values[name]
+
+    def known(self, name: str) -> Array | None:
+        """Return a whole small array if it was read already."""
+        return self._values.get(name)
+
+    def shares(self, field: str) -> Array:
+        """Return what part of each patch (patch) the class covers that a field such as ``class:Urban`` means; NaN in gaps.
+
+        Read from the table in the catalog beside the cube. Raises ``FilterError`` for a class that is unknown or may be
+        several, ``RequestError`` if there is no table or it is of another cube.
+        """
+        if field not in self._values:
+            options = self.store.options if isinstance(self.store, ObjectStore) else None
+            file, certified = open_table(target_of(self.url, options=options).stac), self.attributes["cube"]["certificate"]
+            if own_facts(file)[DIGEST] != f"{certified['hash']}:{certified['pixels']}":
+                raise RequestError(f"{file.url} is of another cube than {self.url}: its pixels' digest is not the cube's")
+            self._values[field] = read_shares(file, field)
+        return self._values[field]
+
+    def reader(self, modality: str, cache: TileCache | None = None) -> PixelReader:
+        """Return what reads the pixels of a modality."""
+        spec = self.specs[modality]
+        return PixelReader(self.store, spec, tile_layout(spec, self.attributes["cube"]["saturated"].get(modality)), cache)
+
+
+def read_root(url: str, options: Mapping[str, Any] | None = None) -> Root:
+    """Read the root document of a cube, given by its own URL or that of a STAC document or catalog that lists it.
+
+    Raises ``FileNotFoundError`` if nothing is there, ``RequestError`` for a STAC document without a Zarr asset,
+    ``CorruptError`` for a damaged root document.
+    """
+    url = str(url).rstrip("/")
+    if url.endswith(".json") and not url.endswith(f"/{ROOT}"):
+        url = _asset(url, options)
+    elif url.endswith(".stac"):
+        url = _asset(f"{url}/collection.json", options)
+    url = url.removesuffix(f"/{ROOT}")
+    store = open_store(url, options=options)
+    read = partial(store.read, ROOT)
+    return Root(url, store, undamaged(partial(_parsed, url), read(), read))
+
+
+def _parsed(url: str, data: bytes) -> Any:
+    """Parse a root document. Raises ``CorruptError`` for one of this package that is not what was sealed."""
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise CorruptError(f"{url}/{ROOT} is damaged ({error})") from None
+    if _known(document) and not sealed(data):
+        raise CorruptError(f"{url}/{ROOT} is not what was sealed: `cube verify` tells more, or open it with xr.open_zarr")
+    return document
+
+
+def source_of(root: Root) -> Source | None:
+    """Return the cube, or None for a Zarr group that is none of this package's."""
+    if not _known(root.document):
+        return None
+    try:
+        specs = {path: read_spec(path, item) for path, item in root.arrays.items()}
+    except CorruptError:
+        return None
+    attributes = root.document["attributes"]
+    pixels = [specs.get(modality) for modality in attributes["cube"]["modalities"]]
+    if any(spec is None or spec.inner is None for spec in pixels):
+        return None  # somebody wrote its pixels anew
+    return Source(root.url, root.store, specs, attributes)
+
+
+def _known(document: Mapping[str, Any]) -> bool:
+    """Tell whether a root document is of a format that this version reads."""
+    facts = document.get("attributes", {}).get("cube")
+    known = str(facts.get("format", "")) if isinstance(facts, Mapping) else ""  # others may call something "cube", too
+    return known.partition(".")[0] == FORMAT.partition(".")[0]
+
+
+def open_source(url: str, options: Mapping[str, Any] | None = None) -> Source:
+    """Open a cube of this package. Raises ``RequestError`` for any other Zarr group."""
+    source = source_of(read_root(url, options))
+    if source is None:
+        raise RequestError(f"{url} is no cube of this package; try xr.open_zarr")
+    return source
+
+
+def _asset(url: str, options: Mapping[str, Any] | None) -> str:
+    """Return where the Zarr asset of a STAC document lies."""
+    folder, _, name = url.rpartition("/")
+    document = json.loads(open_store(folder or ".", options=options).read(name))
+    for asset in document.get("assets", {}).values():
+        if str(asset.get("type", "")).startswith("application/vnd.zarr"):
+            return resolved(url, asset["href"])
+    raise RequestError(
+        f"{url} lists no Zarr asset; expected an asset of type application/vnd.zarr, as the collection.json beside a cube has"
+    )
+
+
+def resolved(url: str, href: str) -> str:
+    """Return the path or URL that an href in the document at ``url`` leads to."""
+    if "://" in href or href.startswith("/"):
+        return href
+    folder = url.rpartition("/")[0] or "."
+    if is_local(url):
+        return posixpath.normpath(f"{folder}/{href}")
+    scheme, _, rest = folder.partition("://")  # urljoin knows http, not s3
+    return f"{scheme}://{urljoin(f'http://{rest}/', href).removeprefix('http://')}"

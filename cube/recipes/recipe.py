@@ -1,0 +1,199 @@
+"""A recipe: all that is particular to one data set, read from YAML into a strict, frozen value.
+
+Nothing else in the package knows what SEN12MS is. A recipe holds data only: it cannot run code and names no folder.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from hashlib import blake2b
+from string import Formatter
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError, model_validator
+
+from cube.recipes.reading import Document, load_document, nearest
+from cube.recipes.sections import (
+    CODEC,
+    Codec,
+    Defect,
+    Demo,
+    Layout,
+    LegendClass,
+    Modality,
+    Name,
+    Patch,
+    Season,
+    Section,
+    Source,
+    Splits,
+)
+
+
+class Recipe(Section):
+    """All that is particular to one data set."""
+
+    format: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    title: str
+    source: Source
+    patch: Patch
+    seasons: Annotated[Mapping[Name, Season], Field(min_length=1)]
+    modalities: Annotated[Mapping[Name, Modality], Field(min_length=1)]
+    legends: Mapping[Name, tuple[LegendClass, ...]] = {}
+    splits: Splits | None = None
+    known_defects: tuple[Defect, ...] = ()
+    layout: Layout
+    catalog: str
+    """Name of the collection template in ``catalog/templates``."""
+    demo: Demo | None = None
+    """What `cube demo` makes, for the recipe it uses."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        find = (_layout_problems, _template_problems, _modality_problems, _scene_problems)
+        for problem in (problem for problems in find for problem in problems(self)):
+            raise ValueError(problem)
+        return self
+
+    def codec(self, modality: str, profile: str) -> Codec:
+        """Return the codec of a modality under a profile of this recipe."""
+        match = CODEC.fullmatch(self.layout.profiles[profile][modality])
+        assert match is not None
+        name: Literal["lz4", "zstd"] = "lz4" if match["name"] == "lz4" else "zstd"
+        shuffle: Literal["shuffle", "bitshuffle"] = "bitshuffle" if match["bit"] else "shuffle"
+        return Codec(name=name, level=int(match["level"]), shuffle=shuffle)
+
+    def split_of(self, season: str, scene: int) -> str:
+        """Return the split of a scene; an empty string where the data set has no splits."""
+        if self.splits is None:
+            return ""
+        key = f"{season}/{scene}"
+        return next((name for name, scenes in self.splits.scenes.items() if key in scenes), self.splits.otherwise)
+
+    @property
+    def digest(self) -> str:
+        """Hash of everything the recipe says."""
+        return blake2b(self.model_dump_json().encode(), digest_size=16).hexdigest()
+
+
+def read_recipe(name_or_path: str) -> Recipe:
+    """Read a bundled recipe by name, or a recipe file by path.
+
+    Raises ``RecipeError`` with file, line, what was expected and the nearest valid word.
+    """
+    document = load_document(name_or_path)
+    try:
+        return Recipe.model_validate_json(json.dumps(document.data, default=str))
+    except ValidationError as error:
+        raise document.explain(error, Recipe) from None
+
+
+def with_profile(recipe: Recipe, profile: str) -> Recipe:
+    """Return the recipe with another default profile."""
+    document = Document.of(recipe.name, {**recipe.model_dump(mode="json")})
+    data = {**document.data, "layout": {**document.data["layout"], "profile": profile}}
+    try:
+        return Recipe.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        raise document.explain(error, Recipe) from None
+
+
+def _layout_problems(recipe: Recipe) -> list[str]:
+    layout, size, problems = recipe.layout, recipe.patch.size, []
+    if size % layout.tile:
+        problems.append(f"layout.tile: {layout.tile} does not divide patch.size {size}")
+    if layout.profile not in layout.profiles:
+        problems.append(
+            f"layout.profile: {layout.profile!r} is not a profile{nearest(layout.profile, sorted(layout.profiles))}"
+        )
+    for profile, codecs in layout.profiles.items():
+        if set(codecs) != set(recipe.modalities):
+            problems.append(f"layout.profiles.{profile}: names {sorted(codecs)}, expected {sorted(recipe.modalities)}")
+    return problems
+
+
+def _template_problems(recipe: Recipe) -> list[str]:
+    problems = []
+    known = set(re.compile(recipe.source.pattern).groupindex)
+    for place, template in (("patch.id", recipe.patch.id), ("source.path", recipe.source.path)):
+        try:
+            parts = [part for part in Formatter().parse(template) if part[1] is not None]
+        except ValueError as error:
+            problems.append(f"{place}: not a template: {error}")
+            continue
+        fields = {field for _, field, _, _ in parts}
+        if any(spec or conversion for _, _, spec, conversion in parts):
+            problems.append(f"{place}: not a template: expected plain names in braces, such as {{patch}}")
+        elif fields - known:
+            problems.append(f"{place}: uses {sorted(map(str, fields - known))}, but the pattern has {sorted(known)}")
+        elif place == "source.path":
+            problems += _path_problems(recipe, template, known)
+    return problems
+
+
+def _path_problems(recipe: Recipe, template: str, known: set[str]) -> list[str]:
+    """Refuse a path that leads out of the source."""
+    for season in recipe.seasons.values():
+        for modality in recipe.modalities.values():
+            values = {**dict.fromkeys(known, "1"), "season": season.token, "modality": modality.token}
+            path = template.format(**values)
+            if path.startswith("/") or ".." in path.split("/"):
+                return [f"source.path: gives {path!r}, which leads out of the source"]
+    return []
+
+
+def _modality_problems(recipe: Recipe) -> list[str]:
+    problems = []
+    for kind, tokens in (
+        ("seasons", [season.token for season in recipe.seasons.values()]),
+        ("modalities", [modality.token for modality in recipe.modalities.values()]),
+    ):
+        if len(set(tokens)) != len(tokens):
+            problems.append(f"{kind}: the tokens {tokens} are not all different")
+    for name, modality in recipe.modalities.items():
+        bands = [band.name for band in modality.bands]
+        if len(set(bands)) != len(bands):
+            problems.append(f"modalities.{name}.bands: the names {bands} are not all different")
+        problems += [
+            f"modalities.{name}: legend {band.legend!r} is not one of {sorted(recipe.legends)}"
+            for band in modality.bands
+            if band.legend is not None and band.legend not in recipe.legends
+        ]
+        problems += [
+            f"modalities.{name}.{key}: {value!r} is no value of {modality.dtype}"
+            for key, value in (("fill", modality.fill), ("saturated", modality.saturated))
+            if value is not None and not _holds(np.dtype(modality.dtype), value)
+        ]
+    return problems
+
+
+def _holds(dtype: np.dtype[Any], value: float | str) -> bool:
+    """Tell whether a pixel of this type can have this value; not a number is spelled ``nan``."""
+    if isinstance(value, str):
+        return dtype.kind == "f"
+    if dtype.kind == "f":
+        return bool(abs(value) <= np.finfo(dtype).max)
+    return isinstance(value, int) and bool(np.iinfo(dtype).min <= value <= np.iinfo(dtype).max)
+
+
+def _scene_problems(recipe: Recipe) -> list[str]:
+    problems: list[str] = []
+    seen: dict[str, str] = {}
+    for split, scenes in (recipe.splits.scenes if recipe.splits else {}).items():
+        for scene in scenes:
+            season, _, number = scene.partition("/")
+            if season not in recipe.seasons or not re.fullmatch("0|[1-9][0-9]*", number):
+                expected = f"season/scene with a season of {sorted(recipe.seasons)}"
+                problems.append(f"splits.scenes.{split}: {scene!r} is not {expected}")
+            if seen.setdefault(scene, split) != split:
+                problems.append(f"splits.scenes.{split}: {scene!r} is of the split {seen[scene]!r} already")
+    problems += [
+        f"known_defects: the modality {defect.modality!r} is not one of {sorted(recipe.modalities)}"
+        for defect in recipe.known_defects
+        if defect.modality not in recipe.modalities
+    ]
+    return problems

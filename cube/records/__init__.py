@@ -1,0 +1,5 @@
+"""What a build keeps beside the cube, so that it can go on and nobody disturbs it.
+
+In and out: small documents in ``X.build``.
+``claims`` says whose target it is, ``presence`` who is at work on it.
+"""

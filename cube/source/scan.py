@@ -1,0 +1,183 @@
+"""Scanning a source: list, recognise and pair its files. Opens no file, except that ``examine`` reads odd-sized ones."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from fnmatch import fnmatch
+from typing import Any
+
+import numpy as np
+
+from cube.errors import RejectedFile, RequestError
+from cube.format.layout import expectations
+from cube.recipes.recipe import Recipe
+from cube.source.inventory import Inventory, Rejected
+from cube.source.rasters import read_raster
+from cube.store.protocol import Entry, Store
+from cube.store.urls import is_local, open_store
+
+_Key = tuple[int, int, int]
+_OF_FILE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_LARGEST = 2**31 - 1
+"""Largest scene or patch number a cube can hold."""
+_USUAL_SHARE = 0.9
+"""Share of a modality's files that must have one size for another size to be odd."""
+
+
+def scan(recipe: Recipe, source: str, options: Mapping[str, Any] | None = None) -> Inventory:
+    """List a folder or prefix, reached by fsspec ``options``, and pair its files into patches.
+
+    Raises ``RequestError`` if nothing there fits the recipe's pattern.
+    """
+    store = open_store(source, options=options)
+    if is_local(source) and not os.path.isdir(store.url):
+        raise RequestError(f"{source}: no such folder")
+    inventory = pair(recipe, source, store.list())
+    if not len(inventory):
+        raise RequestError(
+            f"{source}: no file fits the pattern of recipe {recipe.name!r} ({len(inventory.rejected)} have other names, "
+            f"{inventory.ignored} are ignored); expected names such as {recipe.source.pattern}"
+        )
+    return replace(inventory, options=store.options)
+
+
+def pair(recipe: Recipe, source: str, entries: Iterable[Entry]) -> Inventory:
+    """Sort listed files into patches, rejected files and ignored ones. Pure: equal sets of entries, equal inventories."""
+    sorting = _Sorting(recipe)
+    for entry in entries:
+        sorting.add(entry)
+    return sorting.inventory(source)
+
+
+class _Sorting:
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.rejected: list[Rejected] = []
+        self.ignored = 0
+        self.files: dict[_Key, list[Entry | None]] = {}
+        self.ids: dict[_Key, str] = {}
+        self._duplicates: dict[tuple[_Key, int], list[Entry]] = {}
+        self._match = re.compile(recipe.source.pattern).fullmatch
+        self._seasons = {season.token: place for place, season in enumerate(recipe.seasons.values())}
+        self._modalities = {modality.token: place for place, modality in enumerate(recipe.modalities.values())}
+
+    def add(self, entry: Entry) -> None:
+        match = self._match(entry.key.rpartition("/")[2])
+        if match is None or not self._known(match):
+            self._set_aside(entry)
+            return
+        if entry.size <= 0:
+            reason = ("empty", "the file has no bytes") if entry.size == 0 else ("unreadable", "a broken link")
+            self.rejected.append(Rejected(entry.key, *reason))
+            return
+        key = self._seasons[match["season"]], int(match["scene"]), int(match["patch"])
+        place = self._modalities[match["modality"]]
+        spelled = self.recipe.patch.id.format(**match.groupdict())
+        self.ids[key] = min(spelled, self.ids.get(key, spelled))
+        row = self.files.setdefault(key, [None] * len(self._modalities))
+        taken = row[place]
+        if taken is not None:
+            self._duplicates.setdefault((key, place), [taken]).append(entry)
+            return
+        row[place] = entry
+
+    def _known(self, match: re.Match[str]) -> bool:
+        named = match["season"] in self._seasons and match["modality"] in self._modalities
+        return named and all(match[name].isdecimal() and int(match[name]) <= _LARGEST for name in ("scene", "patch"))
+
+    def _set_aside(self, entry: Entry) -> None:
+        if any(fnmatch(entry.key, pattern) for pattern in self.recipe.source.ignore):
+            self.ignored += 1
+        else:
+            detail = f"fits neither the pattern of recipe {self.recipe.name!r} nor its list of files to ignore"
+            self.rejected.append(Rejected(entry.key, "wrong name", detail))
+
+    def _drop_duplicates(self) -> None:
+        for (key, place), entries in self._duplicates.items():
+            self.files[key][place] = None
+            names = sorted(entry.key for entry in entries)
+            for name in names:
+                others = ", ".join(other for other in names if other != name)
+                detail = f"the same patch also stands in {others}; which one is meant? Remove all but one"
+                self.rejected.append(Rejected(name, "duplicate", detail))
+
+    def inventory(self, source: str) -> Inventory:
+        self._drop_duplicates()
+        keys = sorted(self.files)
+        shape = len(keys), len(self._modalities)
+        path, size, stamp = np.full(shape, "", object), np.full(shape, -1, np.int64), np.full(shape, "", object)
+        for row, key in enumerate(keys):
+            for place, entry in enumerate(self.files[key]):
+                if entry is not None:
+                    path[row, place], size[row, place], stamp[row, place] = entry.key, entry.size, entry.stamp
+        columns = np.array(keys, np.int64).reshape(-1, 3)
+        return Inventory(
+            source=source,
+            modalities=tuple(self.recipe.modalities),
+            seasons=tuple(self.recipe.seasons),
+            patch=np.array([self.ids[key] for key in keys], object),
+            season=columns[:, 0].astype(np.int8),
+            scene=columns[:, 1].astype(np.int32),
+            number=columns[:, 2].astype(np.int32),
+            path=path,
+            size=size,
+            stamp=stamp,
+            found=self._found(keys),
+            ignored=self.ignored,
+        ).reject(self.rejected)
+
+    def _found(self, keys: list[_Key]) -> dict[str, tuple[int, int]]:
+        patches = Counter(season for season, _, _ in keys)
+        scenes = Counter(season for season, _ in {key[:2] for key in keys})
+        return {name: (scenes[place], patches[place]) for place, name in enumerate(self.recipe.seasons)}
+
+
+def examine(recipe: Recipe, inventory: Inventory) -> Inventory:
+    """Read the files whose size is odd among their kind, and reject those that are damaged.
+
+    Files of one modality mostly have one size (uncompressed TIFFs); where they have not, nothing is read here and the
+    workers find what is wrong.
+    """
+    store = open_store(inventory.source, options=inventory.options)
+    bad: dict[tuple[int, int], Rejected] = {}
+    for place, expectation in enumerate(expectations(recipe).values()):
+        sizes = inventory.size[:, place]
+        present = np.flatnonzero(sizes >= 0)
+        values, counts = np.unique(sizes[present], return_counts=True)
+        if not len(values) or counts.max() < _USUAL_SHARE * len(present):
+            continue
+        for row in present[sizes[present] != values[counts.argmax()]]:
+            path = str(inventory.path[row, place])
+            (data,) = store.read_listed([Entry(path, int(sizes[row]), str(inventory.stamp[row, place]))])
+            try:
+                if isinstance(data, OSError):
+                    raise data
+                expectation.check(read_raster(data))
+            except RejectedFile as error:
+                bad[int(row), place] = rejection(path, error)
+            except OSError as error:
+                bad[int(row), place] = rejection(path, require_answer(store, error))
+    return inventory.without_files(bad)
+
+
+def require_answer(store: Store, error: OSError) -> OSError:
+    """Return an error that tells of one file; raise one that tells of the store: then no file may be called bad.
+
+    An object store that gives no permission does not mean the one object.
+    """
+    forbidden = isinstance(error, PermissionError) and not is_local(store.url)
+    if forbidden or not (isinstance(error, _OF_FILE) or error.errno == errno.EIO) or not store.answers():
+        raise error
+    return error
+
+
+def rejection(path: str, error: RejectedFile | OSError) -> Rejected:
+    """Return the rejection of a file that could not be used."""
+    if isinstance(error, RejectedFile):
+        return Rejected(path, error.reason, error.detail)
+    return Rejected(path, "unreadable", error.strerror or str(error) or type(error).__name__)

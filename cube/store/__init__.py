@@ -1,0 +1,6 @@
+"""Bytes by key, on a disk or in an object store. The only room that knows S3.
+
+In: a URL and fsspec options. Out: a ``Store`` (``store.protocol``), opened by ``store.urls.open_store``.
+``failures`` decides what is tried again and whose fault a failure is; ``local`` and ``objects`` are the two stores;
+``parquet`` reads parts of a Parquet file through one. Nothing here knows what a cube is.
+"""

@@ -1,0 +1,201 @@
+"""A store in a folder of this machine. Files are written aside and renamed, so that they appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import IO, Any
+from uuid import uuid4
+
+from cube.store.protocol import Entry, Range
+
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""Answers of a file system that has no hard links."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalStore:
+    """A folder."""
+
+    root: str
+    """Absolute path."""
+    staging: str = ""
+    """Folder on the same file system where unfinished files are written; beside each object where empty."""
+
+    @property
+    def url(self) -> str:
+        return self.root
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return {}
+
+    def child(self, name: str) -> LocalStore:
+        return LocalStore(os.path.join(self.root, name), self.staging)
+
+    def _path(self, key: str) -> str:
+        return os.path.join(self.root, _inside(key))
+
+    def read(self, key: str) -> bytes:
+        with open(self._path(key), "rb", buffering=0) as file:
+            return file.readall()
+
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        with open(self._path(key), "rb", buffering=0) as file:
+            return _pread(file.fileno(), Range(key, start, stop))
+
+    def read_ranges(self, ranges: list[Range]) -> list[bytes]:
+        parts = []
+        for key, of_key in groupby(ranges, key=lambda item: item.key):
+            with open(self._path(key), "rb", buffering=0) as file:
+                parts += [_pread(file.fileno(), item) for item in of_key]
+        return parts
+
+    @property
+    def near(self) -> bool:
+        return True
+
+    def announce(self, ranges: list[Range]) -> None:
+        if sys.platform != "linux":
+            return
+        for key, of_key in groupby(ranges, key=lambda item: item.key):
+            with open(self._path(key), "rb", buffering=0) as file:
+                for _, start, stop in of_key:
+                    os.posix_fadvise(file.fileno(), start, 0 if stop is None else stop - start, os.POSIX_FADV_WILLNEED)
+
+    def read_into(self, key: str, start: int, out: memoryview) -> int:
+        filled = 0
+        file = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while filled < len(out) and (count := os.preadv(file, [out[filled:]], start + filled)):
+                filled += count
+        finally:
+            os.close(file)
+        return filled
+
+    def read_many(self, keys: list[str]) -> Iterator[bytes | OSError]:
+        for key in keys:
+            try:
+                yield self.read(key)
+            except OSError as error:
+                yield error
+
+    def read_listed(self, entries: list[Entry]) -> Iterator[bytes | OSError]:
+        return self.read_many([entry.key for entry in entries])
+
+    def write(self, key: str, data: bytes) -> None:
+        with self.writing(key) as file:
+            file.write(data)
+
+    def write_new(self, key: str, data: bytes) -> bytes:
+        with self._aside(self._path(key)) as (path, aside):
+            Path(aside).write_bytes(data)
+            try:
+                _link(aside, path)
+            except FileExistsError:
+                return self.read(key)
+        return data
+
+    @contextmanager
+    def writing(self, key: str) -> Iterator[IO[bytes]]:
+        with self._aside(self._path(key)) as (path, aside):
+            with open(aside, "wb", buffering=2**16) as file:
+                yield file
+            os.replace(aside, path)
+
+    @contextmanager
+    def _aside(self, path: str) -> Iterator[tuple[str, str]]:
+        """Give a path and that of a file beside it, on the same file system, which is gone when the block ends."""
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        aside = os.path.join(self.staging or os.path.dirname(path), f".{uuid4().hex}.partial")
+        os.makedirs(os.path.dirname(aside), exist_ok=True)
+        try:
+            yield path, aside
+        finally:
+            Path(aside).unlink(missing_ok=True)
+
+    def remove(self, key: str) -> None:
+        os.remove(self._path(key))
+
+    def exists(self, key: str) -> bool:
+        return os.path.isfile(self._path(key))
+
+    def answers(self) -> bool:
+        try:
+            with os.scandir(self.root) as items:
+                return next(items, None) is not None
+        except OSError:
+            return False
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        above: frozenset[tuple[int, int]] = frozenset()
+        stack = [(os.path.join(self.root, prefix) if prefix else self.root, above)]
+        skip = len(self.root.rstrip("/")) + 1
+        while stack:
+            folder, above = stack.pop()
+            if not os.path.isdir(folder) or (here := _identity(folder)) in above:
+                continue
+            with os.scandir(folder) as items:
+                for item in items:
+                    if os.path.isdir(item.path) if item.is_symlink() else item.is_dir():
+                        stack.append((item.path, above | {here}))
+                    else:
+                        yield Entry(item.path[skip:], *_facts(item))
+
+    def folders(self) -> Iterator[str]:
+        if os.path.isdir(self.root):
+            with os.scandir(self.root) as items:
+                yield from sorted(item.name for item in items if item.is_dir())
+
+    def give_up_uploads(self, *, remove: bool) -> int:
+        return 0
+
+
+def _link(aside: str, path: str) -> None:
+    """Give a whole file a second name; raises ``FileExistsError`` where the name is taken."""
+    try:
+        os.link(aside, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with open(path, "xb") as file:
+            file.write(Path(aside).read_bytes())
+
+
+def _inside(key: str) -> str:
+    """Return a key that stays in its store; keys may come from a listing or a cube that somebody else made."""
+    if key.startswith("/") or ".." in key.split("/"):
+        raise PermissionError(errno.EPERM, "the key leads out of its folder", key)
+    return key
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    """Return what is the same for a folder and every link to it: a link may lead back to where it lies."""
+    info = os.stat(folder)
+    return info.st_dev, info.st_ino
+
+
+def _pread(file: int, part: Range) -> bytes:
+    """Read a part of an open file; fewer bytes only where the file ends."""
+    size = os.fstat(file).st_size
+    start = part.start if part.stop is not None else max(0, size + part.start)
+    left = min(size, size if part.stop is None else part.stop) - start
+    pieces = []
+    while left > 0 and (piece := os.pread(file, left, start)):
+        pieces.append(piece)
+        start, left = start + len(piece), left - len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _facts(item: os.DirEntry[str]) -> tuple[int, str, float]:
+    try:
+        info = item.stat()
+    except OSError:
+        return -1, "", 0.0
+    return info.st_size, str(info.st_mtime_ns), info.st_mtime

@@ -1,0 +1,52 @@
+"""Which store a path or URL means.
+
+A store is a small frozen value (a URL and options), so it can be pickled to any worker; connections are opened where they
+are used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from cube.errors import RequestError
+from cube.store.local import LocalStore
+from cube.store.objects import ObjectStore
+from cube.store.protocol import Store
+
+
+def open_store(url: str, *, options: Mapping[str, Any] | None = None, staging: str = "") -> Store:
+    """Return the store at a path or URL; nothing is read or written yet.
+
+    Raises ``RequestError`` for a URL that holds credentials.
+    """
+    if is_local(url):
+        return LocalStore(os.path.abspath(_strip_scheme(url)), os.path.abspath(staging) if staging else "")
+    refuse_credentials(url)
+    return ObjectStore(url.rstrip("/"), dict(options or {}))
+
+
+def refuse_credentials(url: str) -> None:
+    """Raise ``RequestError``, without showing them, if credentials stand in a URL: URLs are printed and kept."""
+    parts = urlsplit(url)
+    host = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    if "://" in url and "@" in parts.netloc:
+        raise RequestError(
+            f"the URL of {host} holds credentials, which would be printed and kept: "
+            "give them in the environment (AWS_ACCESS_KEY_ID, …), in storage options or in a --config file"
+        )
+    if parts.scheme in ("http", "https") and parts.query:
+        raise RequestError(
+            f"the URL of {host} has a query (?…), such as a signature: a cube is many objects, give its plain URL"
+        )
+
+
+def is_local(url: str) -> bool:
+    """Tell whether ``url`` is a path of this machine."""
+    return "://" not in url or url.startswith("file://")
+
+
+def _strip_scheme(url: str) -> str:
+    return url.removeprefix("file://")

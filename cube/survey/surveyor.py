@@ -1,0 +1,318 @@
+"""What the pixels of a cube say as a whole and scene by scene: statistics, classes and overview pictures.
+
+A survey is taken while the pixels pass by in a verification: workers tally each distinct tile once, a ``Surveyor`` folds what
+they say. Nothing depends on the order in which they finish.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from math import sqrt
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cube.format.tiles import TileLayout
+from cube.recipes.recipe import Recipe
+from cube.recipes.sections import Modality
+from cube.survey.ground import Ground, GroundSlice, find_ground
+from cube.survey.overviews import paste, png
+from cube.survey.tally import BINS, Tally, TallyJob, reduction
+
+UNLISTED = "not in the legend"
+"""Name under which pixels of no class of their legend are counted."""
+_RGB = ("red", "green", "blue")
+
+Array = NDArray[Any]
+Key = tuple[str, int]
+"""Season and scene."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandStatistics:
+    """One band, every distinct pixel counted once."""
+
+    count: int
+    """Pixels that are numbers."""
+    nan: int
+    """Pixels that are not, or infinite; they are in nothing else."""
+    minimum: float | None
+    maximum: float | None
+    mean: float | None
+    stddev: float | None
+    """Population standard deviation; like the others None where ``count`` is 0."""
+    histogram: tuple[int, ...]
+    """Sampled pixels by bin: of every eighth row and column of a tile, of 8-bit bands all. The range is the recipe's; the
+    outer bins hold what lies beyond."""
+
+
+class PatchClasses(NamedTuple):
+    """How much of each patch each class of one legend covers."""
+
+    codes: tuple[int, ...]
+    shares: NDArray[np.float32]
+    """(patch, class): 0 to 1, of all pixels of the patch; NaN where it has no such image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Statistics of a cube or of one of its scenes."""
+
+    bands: Mapping[str, tuple[BandStatistics, ...]]
+    """Modality → its bands."""
+    classes: Mapping[str, Mapping[str, float]]
+    """Legend → class name → share of the distinct pixels; only classes that occur."""
+
+    def document(self) -> dict[str, Any]:
+        """Return the summary as plain data."""
+        bands = {name: [vars(band) | {"histogram": list(band.histogram)} for band in of] for name, of in self.bands.items()}
+        return {"bands": bands, "classes": {name: dict(shares) for name, shares in self.classes.items()}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What the pixels of a cube say."""
+
+    whole: Summary
+    scenes: Mapping[Key, Summary]
+    """In the order of the cube."""
+    grounded: Mapping[Key, bool]
+    """Whether each piece of ground counted once; otherwise each distinct tile of a shard did."""
+    drawn: Mapping[Key, bool]
+    """Whether the overviews are maps; otherwise they show the patches side by side."""
+    tiles: Mapping[str, tuple[int, int]]
+    """Modality → tiles of all patches, and tiles stored for them."""
+    patch_classes: Mapping[str, PatchClasses]
+    """By legend, in the recipe's order; only legends that a band has."""
+    overviews: Mapping[Key, Mapping[str, bytes]]
+    """Scene → modality → PNG, 0 transparent."""
+    reduction: int
+    """Pixels along one side that one pixel of an overview stands for."""
+
+    def document(self) -> dict[str, Any]:
+        """Return the figures as plain data, without pictures and patches."""
+        scenes = {f"{season}-{scene}": summary.document() for (season, scene), summary in self.scenes.items()}
+        return {"whole": self.whole.document(), "scenes": scenes}
+
+
+def tally_jobs(recipe: Recipe) -> dict[str, TallyJob]:
+    """Return what is counted and drawn of each modality."""
+    return {name: _job(recipe, modality) for name, modality in recipe.modalities.items()}
+
+
+def _job(recipe: Recipe, modality: Modality) -> TallyJob:
+    names = [band.common_name for band in modality.bands]
+    codes = {
+        place: tuple(item.value for item in recipe.legends[band.legend])
+        for place, band in enumerate(modality.bands)
+        if band.legend is not None
+    }
+    colored = set(_RGB) <= set(names)
+    first = next(iter(codes), None) if modality.dtype == "uint8" else None
+    return TallyJob(
+        histogram=modality.histogram_range,
+        drawn=tuple(names.index(color) for color in _RGB) if colored else (first or 0,),
+        shown=modality.picture_range if colored or first is None else None,
+        codes=codes,
+    )
+
+
+class Surveyor:
+    """Takes the survey of one cube: told the labels once, then what each batch says, in any order."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self.jobs = tally_jobs(recipe)
+        self._ground: Ground | None = None
+        self._layouts: Mapping[str, TileLayout] = {}
+        self._present: Array = np.empty((0, 0), bool)
+        self._tallies: dict[int, Mapping[str, Tally]] = {}
+        self._left: Counter[int] = Counter()
+        self._pictures: dict[tuple[int, str], NDArray[np.uint8]] = {}
+        self._overviews: dict[tuple[int, str], bytes] = {}
+
+    def prepare(self, labels: Mapping[str, Array], layouts: Mapping[str, TileLayout]) -> None:
+        """Find the ground of all scenes."""
+        layout = next(iter(layouts.values()))
+        self._ground = find_ground(labels, size=layout.size, tile=layout.tile)
+        self._layouts, self._present = layouts, labels["present"]
+        scene = self._ground.patches.scene
+        batches = np.arange(len(scene)) // layout.slots
+        self._left = Counter(np.unique(np.stack([scene, batches]), axis=1)[0].tolist())
+
+    def slice(self, rows: slice) -> GroundSlice:
+        """Return what the batch of these patches must know."""
+        assert self._ground is not None
+        return self._ground.take(rows)
+
+    def add(self, index: int, tallies: Mapping[str, Tally]) -> None:
+        """Take what one batch says; pictures of scenes that are whole now are finished."""
+        for name, tally in tallies.items():
+            self._paste(name, tally)
+        for scene in {int(scene) for tally in tallies.values() for scene in tally.scenes}:
+            self._left[scene] -= 1
+            if not self._left[scene]:
+                self._finish(scene)
+        self._tallies[index] = {name: tally.without_pieces() for name, tally in tallies.items()}
+
+    def survey(self) -> Survey:
+        """Return the survey; every batch must have been told."""
+        assert self._ground is not None
+        assert not +self._left
+        ground, numbers = self._ground, range(len(self._ground.scenes))
+        folded = {name: self._fold(name) for name in self.jobs}
+        pictures = {number: {name: self._overviews[number, name] for name in self.jobs} for number in numbers}
+        return Survey(
+            whole=self._summary(folded, None),
+            scenes={ground.scenes[number]: self._summary(folded, number) for number in numbers},
+            grounded=dict(zip(ground.scenes, ground.grounded.tolist(), strict=True)),
+            drawn=dict(zip(ground.scenes, ground.drawn.tolist(), strict=True)),
+            tiles={name: (fold.used, fold.stored) for name, fold in folded.items()},
+            patch_classes=self._patch_classes(folded),
+            overviews={ground.scenes[number]: of for number, of in pictures.items()},
+            reduction=reduction(next(iter(self._layouts.values())).tile),
+        )
+
+    def _paste(self, name: str, tally: Tally) -> None:
+        for scene in np.unique(tally.uses[:, 1]).tolist():
+            uses = tally.uses[tally.uses[:, 1] == scene]
+            paste(self._picture(scene, name), tally.pieces, uses[:, [0, 2, 3]])
+
+    def _picture(self, scene: int, name: str) -> NDArray[np.uint8]:
+        if (scene, name) not in self._pictures:
+            assert self._ground is not None
+            height, width = -(-self._ground.shape[scene] // reduction(self._layouts[name].tile))
+            shape = max(1, height), max(1, width), len(self.jobs[name].drawn)
+            self._pictures[scene, name] = np.zeros(shape, np.uint8)
+        return self._pictures[scene, name]
+
+    def _finish(self, scene: int) -> None:
+        for name in self.jobs:
+            self._overviews[scene, name] = png(self._picture(scene, name), self._palette(name))
+            del self._pictures[scene, name]
+
+    def _palette(self, name: str) -> list[str]:
+        job, modality = self.jobs[name], self._recipe.modalities[name]
+        if job.shown is not None:
+            return []
+        return [item.color for item in self._recipe.legends[modality.bands[job.drawn[0]].legend or ""]]
+
+    def _fold(self, name: str) -> _Fold:
+        assert self._ground is not None
+        fold = _Fold.empty(self.jobs[name], self._layouts[name], len(self._ground.scenes))
+        for index in sorted(self._tallies):
+            fold.add(self._tallies[index][name])
+        return fold
+
+    def _summary(self, folded: Mapping[str, _Fold], scene: int | None) -> Summary:
+        bands = {name: fold.statistics(scene) for name, fold in folded.items()}
+        classes = {}
+        for legend, name, band in self._legends():
+            counts = folded[name].classes[band]
+            row = counts.sum(axis=0) if scene is None else counts[scene]
+            names = [*(item.name for item in self._recipe.legends[legend]), UNLISTED]
+            total = max(1, int(row.sum()))
+            classes[legend] = {label: round(n / total, 6) for label, n in zip(names, row.tolist(), strict=True) if n}
+        return Summary(bands=bands, classes=classes)
+
+    def _legends(self) -> list[tuple[str, str, int]]:
+        """Return legend, modality and band, for each legend the first band that has it."""
+        found = {
+            band.legend: (band.legend, name, place)
+            for name, modality in reversed(list(self._recipe.modalities.items()))
+            for place, band in reversed(list(enumerate(modality.bands)))
+            if band.legend is not None
+        }
+        return [found[legend] for legend in self._recipe.legends if legend in found]
+
+    def _patch_classes(self, folded: Mapping[str, _Fold]) -> dict[str, PatchClasses]:
+        classes = {}
+        for legend, name, band in self._legends():
+            counts = np.concatenate(folded[name].patches[band])[:, :-1]
+            shares = counts / np.float32(self._layouts[name].size ** 2)
+            shares[~self._present[:, list(self.jobs).index(name)]] = np.nan
+            classes[legend] = PatchClasses(self.jobs[name].codes[band], shares.astype(np.float32, copy=False))
+        return classes
+
+
+@dataclass(kw_only=True)
+class _Fold:
+    """The tallies of one modality, scene by scene."""
+
+    used: int
+    stored: int
+    whole_numbers: bool
+    count: Array
+    nan: Array
+    minimum: Array
+    maximum: Array
+    total: Array
+    squares: Array
+    histogram: Array
+    classes: dict[int, Array]
+    patches: dict[int, list[Array]]
+
+    @classmethod
+    def empty(cls, job: TallyJob, layout: TileLayout, scenes: int) -> _Fold:
+        shape = scenes, layout.bands
+        dtype = np.dtype(layout.dtype)
+        exact = np.int64 if dtype.kind in "iu" and dtype.itemsize <= 2 else np.float64
+        return cls(
+            used=0,
+            stored=0,
+            whole_numbers=dtype.kind in "iu",
+            count=np.zeros(shape, np.int64),
+            nan=np.zeros(shape, np.int64),
+            minimum=np.full(shape, np.inf),
+            maximum=np.full(shape, -np.inf),
+            total=np.zeros(shape, exact),
+            squares=np.zeros(shape, exact),
+            histogram=np.zeros((*shape, BINS), np.int64),
+            classes={band: np.zeros((scenes, len(codes) + 1), np.int64) for band, codes in job.codes.items()},
+            patches={band: [] for band in job.codes},
+        )
+
+    def add(self, tally: Tally) -> None:
+        self.used, self.stored = self.used + tally.used, self.stored + tally.stored
+        at = tally.scenes
+        for name in ("count", "nan", "total", "squares", "histogram"):
+            getattr(self, name)[at] += getattr(tally, name)
+        self.minimum[at] = np.minimum(self.minimum[at], tally.minimum)
+        self.maximum[at] = np.maximum(self.maximum[at], tally.maximum)
+        for band, counts in tally.classes.items():
+            self.classes[band][at] += counts
+            self.patches[band].append(tally.patch_classes[band])
+
+    def statistics(self, scene: int | None) -> tuple[BandStatistics, ...]:
+        """Return the statistics of one scene, or of all together."""
+        rows = slice(None) if scene is None else slice(scene, scene + 1)
+        return tuple(self._band(rows, band) for band in range(self.count.shape[1]))
+
+    def _band(self, rows: slice, band: int) -> BandStatistics:
+        count, nan = int(self.count[rows, band].sum()), int(self.nan[rows, band].sum())
+        histogram = tuple(self.histogram[rows, band].sum(axis=0).tolist())
+        if not count:
+            nothing = dict.fromkeys(("minimum", "maximum", "mean", "stddev"))
+            return BandStatistics(count=0, nan=nan, histogram=histogram, **nothing)
+        total = Fraction(sum(map(Fraction, self.total[rows, band].tolist())))
+        squares = Fraction(sum(map(Fraction, self.squares[rows, band].tolist())))
+        mean = total / count
+        number = int if self.whole_numbers else float
+        return BandStatistics(
+            count=count,
+            nan=nan,
+            minimum=number(self.minimum[rows, band].min()),
+            maximum=number(self.maximum[rows, band].max()),
+            mean=_rounded(float(mean)),
+            stddev=_rounded(sqrt(max(Fraction(0), squares / count - mean**2))),
+            histogram=histogram,
+        )
+
+
+def _rounded(value: float) -> float:
+    """Return nine significant digits: the last bits of a sum of floats differ from machine to machine."""
+    return float(f"{value:.9g}")

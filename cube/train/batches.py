@@ -1,0 +1,134 @@
+"""Epochs of shuffled batches: seeded, exactly once, divided over ranks and workers, resumable, with bounded memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cube.errors import RequestError
+from cube.train.assembly import Assembly, Counters
+from cube.train.samples import Samples
+from cube.train.shelf import Modality
+from cube.train.shuffle import Shuffle, in_order, shuffled, stream_bounds
+
+Array = NDArray[Any]
+
+
+@dataclass
+class Batches:
+    """Batches of samples; iterating gives one epoch.
+
+    A batch is a dictionary from modality to (patch, band, y, x), and from ``patch`` to ids. Each epoch of one seed holds
+    every sample exactly once over all streams, always in the same order. Arrays are the consumer's to keep; their memory
+    is used again once nobody holds them.
+    """
+
+    samples: Samples
+    _: KW_ONLY
+    batch_size: int = 32
+    shuffle: bool | Shuffle = True
+    """Whether, or how, patches are mixed; in stored order if not."""
+    seed: int = 0
+    stream: tuple[int, int] = (0, 1)
+    """Which of how many streams this is, such as rank and world size."""
+    tail: Literal["keep", "drop", "repeat"] = "keep"
+    """Streams differ by one sample at most. ``keep`` gives each sample once; ``drop`` leaves the last ones out so that all
+    streams have equally many full batches; ``repeat`` repeats some so that all have equally many."""
+    threads: int = 2
+    """Threads that decode."""
+    memory: int = 2 << 30
+    """Most bytes of decoded tiles that are held; more means that fewer are decoded twice."""
+    prefetch: int = 3
+    """Finished batches that wait for the consumer."""
+    dtypes: Mapping[str, Any] = field(default_factory=dict)
+    """Modality → type of its arrays, where it is not the stored one."""
+    stack: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Name → modalities whose bands are joined, in order, in one array of that name instead of one for each."""
+    epoch: int = 0
+    """The epoch that iterating gives, or is giving."""
+    start: int = 0
+    """Batches of this epoch that are left out, because they were consumed before."""
+
+    def __post_init__(self) -> None:
+        number, streams = self.stream
+        if self.batch_size < 1 or not 0 <= number < streams or min(self.threads, self.prefetch) < 1:
+            raise RequestError(f"cannot make batches of {self.batch_size} for stream {number} of {streams}")
+        named = {*self.dtypes, *(name for names in self.stack.values() for name in names)}
+        if unknown := sorted(named - set(self.samples.modalities)):
+            raise RequestError(f"{unknown} are named, but not read; expected {', '.join(self.samples.modalities)}")
+        self.counters = Counters()
+        """What the running epoch has cost, and what limits it."""
+
+    def __len__(self) -> int:
+        """Return the batches of an epoch of this stream."""
+        count = self._length()
+        return count // self.batch_size if self.tail == "drop" else -(-count // self.batch_size)
+
+    def order(self) -> NDArray[np.int64]:
+        """Return the samples of this epoch in order, as positions among the samples."""
+        if self.shuffle:
+            shuffle = self.shuffle if isinstance(self.shuffle, Shuffle) else Shuffle()
+            order = shuffled(self.samples.runs, shuffle, (self.seed, self.epoch), self.stream)
+        else:
+            order = in_order(len(self.samples), self.stream)
+        if not len(order):
+            return order
+        return np.resize(order, max(len(order), self._length())) if self.tail == "repeat" else order[: self._length()]
+
+    def __iter__(self) -> Iterator[dict[str, Array]]:
+        """Yield the batches of the epoch that are left, then go on to the next epoch."""
+        order = self.order()
+        parts = ((number, order[number * self.batch_size :][: self.batch_size]) for number in range(self.start, len(self)))
+        assembly = Assembly(self._modalities(), self.stack, threads=self.threads, memory=self.memory, prefetch=self.prefetch)
+        self.counters = assembly.counters
+        for number, batch in assembly.run((number, self.samples.rows[part]) for number, part in parts):
+            self.start = number + 1
+            yield {**batch, **self.samples.about(order[number * self.batch_size :][: self.batch_size])}
+        self.epoch, self.start = self.epoch + 1, 0
+
+    @property
+    def memory_bytes(self) -> int:
+        """Most bytes of tiles and batches that are held at a time, stored bytes of tiles on their way not counted."""
+        sizes = [
+            modality.reader.layout.patch_bytes * modality.dtype.itemsize // np.dtype(modality.reader.layout.dtype).itemsize
+            for modality in self._modalities().values()
+        ]
+        return self.memory + (self.prefetch + 4) * self.batch_size * sum(sizes)
+
+    def state(self) -> dict[str, Any]:
+        """Return where the consumer is, as a small dictionary of plain values: batches it was given count as consumed."""
+        return {"epoch": self.epoch, "batch": self.start, "plan": self._plan()}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on where ``state`` was taken. Raises ``RequestError`` if it is of other samples, batches, seed or streams."""
+        if state["plan"] != self._plan():
+            raise RequestError(
+                "the state is of other samples, batch size, shuffle, seed or number of streams; make these batches as "
+                "those were made"
+            )
+        self.epoch, self.start = int(state["epoch"]), int(state["batch"])
+
+    def _length(self) -> int:
+        """Return the samples of this stream in one epoch."""
+        lengths = np.diff(stream_bounds(len(self.samples), self.stream[1]))
+        return int({"keep": lengths[self.stream[0]], "drop": lengths.min(), "repeat": lengths.max()}[self.tail])
+
+    def _plan(self) -> str:
+        rows = np.ascontiguousarray(self.samples.rows).tobytes()
+        how = (self.batch_size, str(self.shuffle), self.seed, self.stream, self.tail)
+        return hashlib.sha256(rows + repr(how).encode()).hexdigest()[:16]
+
+    def _modalities(self) -> dict[str, Modality]:
+        return {
+            name: Modality(
+                reader=self.samples.readers[name],
+                bands=bands,
+                dtype=np.dtype(self.dtypes.get(name, np.dtype(self.samples.readers[name].layout.dtype).newbyteorder("="))),
+            )
+            for name, bands in self.samples.modalities.items()
+        }

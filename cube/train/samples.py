@@ -1,0 +1,149 @@
+"""Random access to the patches of a cube as plain NumPy arrays, whole batches at once. No torch, no xarray, no Dask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cube.errors import RequestError
+from cube.query.choose import select_patches
+from cube.read.opened import Source, open_source
+from cube.read.pixels import PixelReader, Window
+
+Array = NDArray[Any]
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which patches of a cube, and what of them."""
+
+    modalities: Sequence[str] | Mapping[str, Sequence[str] | None] | None = None
+    """Names, or names and the bands wanted of each (None: all); all modalities by default."""
+    where: str | None = None
+    """Filter over the labels of patches, such as ``season=summer and split=train``."""
+    bbox: Box | None = None
+    """West, south, east, north in degrees; patches whose footprint meets it."""
+    incomplete: Literal["refuse", "leave out", "keep"] = "refuse"
+    """What becomes of patches that lack a wanted modality. Kept ones hold the fill value there; ``present`` tells."""
+
+
+class Samples:
+    """The patches of a cube, numbered from 0 in the order they are stored.
+
+    ``samples[i]`` is one patch, ``samples.read([…])`` a batch: a dictionary from modality to (patch, band, y, x) in stored
+    units and type, and from ``patch`` to the ids. Small to pickle; the store is opened where pixels are read.
+
+    Options are those of :class:`Choice`. Raises ``RequestError`` for an unknown modality, band or filter, for an empty
+    choice and for incomplete patches unless ``incomplete`` says what becomes of them; ``FileNotFoundError`` if nothing is
+    there.
+    """
+
+    def __init__(self, url: str, *, storage_options: Mapping[str, Any] | None = None, **choice: Any) -> None:
+        self.url, self.storage_options, self.choice = url, dict(storage_options or {}), Choice(**choice)
+        self._source = open_source(url, self.storage_options)
+        self.modalities = _bands(self._source, self.choice.modalities)
+        """Modality → positions of the wanted bands."""
+        self.rows = self._chosen()
+        """Positions of the patches in the cube."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return one patch: (band, y, x) per modality, and its id."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return {name: values[0] for name, values in self.read([index]).items()}
+
+    def read(self, indices: ArrayLike) -> dict[str, Array]:
+        """Return a batch: (patch, band, y, x) per modality and the ids, in the order of ``indices``."""
+        indices = np.asarray(indices, np.int64)
+        rows = self.rows[indices]
+        batch = {name: self.readers[name].read(rows, Window(bands=bands)) for name, bands in self.modalities.items()}
+        return {**batch, **self.about(indices)}
+
+    def about(self, indices: NDArray[np.int64]) -> dict[str, Array]:
+        """Return the ids of patches and, where gaps are kept, ``present`` (patch, modality): what is no gap."""
+        known = {"patch": self.ids[indices]}
+        return known | {"present": self.present[indices]} if self.choice.incomplete == "keep" else known
+
+    @cached_property
+    def readers(self) -> dict[str, PixelReader]:
+        """Modality → what reads it."""
+        return {name: self._source.reader(name) for name in self.modalities}
+
+    @cached_property
+    def ids(self) -> Array:
+        """The ids of the patches."""
+        return self.label("patch")
+
+    @cached_property
+    def present(self) -> NDArray[np.bool_]:
+        """(patch, modality): which of the wanted modalities there are."""
+        return self._present(self.rows)
+
+    @cached_property
+    def runs(self) -> NDArray[np.int64]:
+        """(patch): the shard each patch lies in."""
+        return self.rows // min(reader.layout.slots for reader in self.readers.values())
+
+    def label(self, name: str) -> Array:
+        """Return a label of the patches, such as ``scene``. Raises ``RequestError`` if there is none of that name."""
+        if name not in self._source.labels:
+            raise RequestError(f"{self.url} has no label {name!r}; it has {', '.join(self._source.labels)}")
+        return self._source.value(name)[self.rows]
+
+    def constant(self, name: str) -> Array:
+        """Return what does not vary by patch, such as ``IGBP_code``. Raises ``RequestError`` if there is none of that name."""
+        if name not in self._source.specs:
+            raise RequestError(f"{self.url} has no array {name!r}")
+        return self._source.value(name)
+
+    def bands(self, modality: str) -> list[str]:
+        """Return the names of the bands that are read of a modality, in order."""
+        return [str(band) for band in np.array(self._source.modalities[modality])[self.modalities[modality]]]
+
+    def _chosen(self) -> NDArray[np.int64]:
+        known, choice = self._source, self.choice
+        rows = select_patches(known.value, known.labels, choice.where, choice.bbox, size=known.size, shares=known.shares)
+        complete = self._present(rows).all(axis=1)
+        if not complete.all() and self.choice.incomplete == "refuse":
+            raise RequestError(
+                f"{(~complete).sum():,} of {len(rows):,} chosen patches lack one of {', '.join(self.modalities)}: "
+                "say incomplete='leave out' or 'keep'"
+            )
+        rows = rows[complete] if self.choice.incomplete == "leave out" else rows
+        if not len(rows):
+            raise RequestError(f"{self.url} has no such patches: where={self.choice.where!r}, bbox={self.choice.bbox}")
+        return rows
+
+    def _present(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        places = [list(self._source.modalities).index(name) for name in self.modalities]
+        present: NDArray[np.bool_] = self._source.value("present")[rows][:, places].astype(bool)
+        return present
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("readers", "ids", "present", "runs")}
+
+
+def _bands(source: Source, wanted: Any) -> dict[str, NDArray[np.int64] | slice]:
+    known = source.modalities
+    names: Iterable[str] = known if wanted is None else [wanted] if isinstance(wanted, str) else wanted
+    chosen: dict[str, NDArray[np.int64] | slice] = {}
+    for name in names:
+        if name not in known:
+            raise RequestError(f"{source.url} has no modality {name!r}; it has {', '.join(known)}")
+        bands = wanted.get(name) if isinstance(wanted, Mapping) else None
+        if bands is None:
+            chosen[name] = slice(None)
+        elif unknown := [band for band in bands if band not in known[name]]:
+            raise RequestError(f"{name} has no bands {unknown}; it has {', '.join(known[name])}")
+        else:
+            chosen[name] = np.array([known[name].index(band) for band in bands], np.int64)
+    return chosen

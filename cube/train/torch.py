@@ -1,0 +1,239 @@
+"""PyTorch: a thin skin over :mod:`cube.train.samples` and :mod:`cube.train.batches`. Needs the extra ``torch``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+
+from cube.errors import RequestError
+from cube.train.batches import Batches
+from cube.train.samples import Samples
+
+Sample = dict[str, Any]
+Form = Callable[[Sample], Sample]
+"""Turns a batch, or a sample, of tensors into what a training script takes. Must be picklable for worker processes."""
+
+_WIDER: dict[Any, Any] = {np.dtype("uint16"): np.dtype("int32"), np.dtype("uint32"): np.dtype("int64")}
+"""Types PyTorch computes with in place of those it only stores."""
+
+
+class PatchDataset(Dataset[Sample]):
+    """Patches of a cube as a map-style dataset, for existing scripts; :class:`BatchLoader` is several times faster.
+
+    A sample maps each modality to a tensor (band, y, x), in stored units and type (``uint16`` becomes ``int32``), and
+    ``patch`` to the id. ``form`` turns it into something else. Options, such as ``where="split=train"``, are those of
+    :class:`cube.train.samples.Samples`, and so are the errors. The store is opened where it is used, so that instances can be
+    sent to worker processes.
+    """
+
+    def __init__(self, url: str, *, form: Form | None = None, **options: Any) -> None:
+        self.samples, self.form = Samples(url, **options), form
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return one sample."""
+        return self._formed(_tensors(self.samples[index]))
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """Return many samples, read at once: what a ``DataLoader`` asks for."""
+        batch = _tensors(self.samples.read(list(indices)))
+        return [self._formed({name: values[row] for name, values in batch.items()}) for row in range(len(indices))]
+
+    def _formed(self, sample: Sample) -> Sample:
+        return self.form(sample) if self.form else sample
+
+
+class BatchDataset(IterableDataset[Sample]):
+    """Whole batches as an iterable dataset, for ``DataLoader(dataset, batch_size=None)``.
+
+    A batch maps each modality to a tensor (patch, band, y, x) and ``patch`` to the ids. Each worker process gives its own
+    part of the epoch. Options are those of :class:`cube.train.batches.Batches`. Prefer :class:`BatchLoader`, which also counts
+    epochs, knows ranks and can be resumed; this dataset alone gives the epoch and part that its ``batches`` say.
+    """
+
+    def __init__(self, samples: Samples, *, form: Form | None = None, **options: Any) -> None:
+        if isinstance(form, ImageAndMask):
+            samples = form.wanted(samples)
+        self.batches = Batches(samples, **options)
+        readable = {name: _WIDER.get(np.dtype(r.layout.dtype)) for name, r in samples.readers.items()}
+        self.batches.dtypes = {**{name: kind for name, kind in readable.items() if kind}, **self.batches.dtypes}
+        if isinstance(form, ImageAndMask):  # joined and cast while they are copied, not afterwards
+            self.batches.stack = {"image": form.images, "mask": (form.classes,)}
+            kinds = {**dict.fromkeys(form.images, np.dtype(np.float32)), form.classes: np.dtype(np.int64)}
+            self.batches.dtypes = {**self.batches.dtypes, **kinds}
+        self.form = form
+        self.position = torch.tensor([self.batches.epoch, self.batches.start]).share_memory_()
+        """Epoch, and batches of it that this rank had consumed when it began to iterate; seen by all workers."""
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Yield the batches that are left of this process's part of the epoch."""
+        worker = get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        epoch, consumed = self.position.tolist()
+        lengths = [len(self.part(part, workers)) for part in range(workers)]
+        part, start = _turn(lengths, consumed)[number]
+        batches = replace(self.part(part, workers), epoch=epoch, start=start)
+        for batch in batches:
+            tensors = _tensors(batch)
+            yield self.form(tensors) if self.form else tensors
+
+    def __len__(self) -> int:
+        """Return the batches of an epoch where no worker processes divide it."""
+        return len(self.batches)
+
+    def part(self, part: int, workers: int) -> Batches:
+        """Return the batches of one of some worker processes of this rank."""
+        rank, world = self.batches.stream
+        return replace(self.batches, stream=(rank * workers + part, world * workers))
+
+
+class BatchLoader:
+    """Epochs of batches for training: shuffled, divided over ranks and worker processes, resumable.
+
+    ``workers`` 0 assembles in threads of this process, which is fastest as long as the training step leaves the
+    interpreter free. ``rank`` and ``world`` are those of ``torch.distributed`` where it is initialised. With ``pin_memory``
+    tensors can be copied to a device asynchronously. Options are those of :class:`cube.train.batches.Batches` and ``form``.
+
+    ``state_dict`` is small and plain; after ``load_state_dict`` the loader gives exactly the batches that were left, in the
+    same order, with as many workers and ranks as before. Raises ``RequestError`` for a state of another loader.
+    """
+
+    def __init__(
+        self, samples: Samples, *, workers: int = 0, pin_memory: bool = False, context: str = "spawn", **options: Any
+    ) -> None:
+        options.setdefault("stream", _rank())
+        self.dataset, self.workers = BatchDataset(samples, **options), workers
+        self._epoch, self._consumed = self.dataset.position.tolist()
+        self._loader = DataLoader(
+            self.dataset,
+            batch_size=None,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            multiprocessing_context=context if workers else None,
+            persistent_workers=workers > 0,
+        )
+
+    def __len__(self) -> int:
+        """Return the batches of an epoch on this rank."""
+        return sum(len(self.dataset.part(part, max(1, self.workers))) for part in range(max(1, self.workers)))
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Yield the batches of the epoch that are left, then go on to the next epoch."""
+        self.dataset.position.copy_(torch.tensor([self._epoch, self._consumed]))
+        for batch in self._loader:
+            self._consumed += 1
+            yield batch
+        self._epoch, self._consumed = self._epoch + 1, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the consumer is: batches it was given count as consumed."""
+        plan = self.dataset.batches.state()["plan"]
+        return {"epoch": self._epoch, "batch": self._consumed, "workers": self.workers, "plan": plan}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where ``state`` was taken."""
+        mine = self.state_dict()
+        if different := [name for name in ("workers", "plan") if state[name] != mine[name]]:
+            raise RequestError(f"the state is of another loader ({', '.join(different)} differ): make this one as that one was")
+        self._epoch, self._consumed = int(state["epoch"]), int(state["batch"])
+
+
+@dataclass(frozen=True)
+class ImageAndMask:
+    """The form that TorchGeo's SEN12MS has: ``image`` (…, band, y, x) float32 and ``mask`` (…, y, x) int64.
+
+    ``image`` stacks the bands of ``images`` in order, ``mask`` is the band ``band`` of ``classes``. Where a ``table`` is
+    given, codes are looked up in it: see :func:`group_table`.
+    """
+
+    images: tuple[str, ...] = ("s1", "s2")
+    classes: str = "lc"
+    band: int = 0
+    table: tuple[int, ...] | None = None
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Return ``image``, ``mask`` and whatever is neither."""
+        image = sample.get("image")
+        if image is None:
+            image = torch.cat([sample[name].to(torch.float32) for name in self.images], dim=-3)
+        mask = sample["mask"][..., 0, :, :] if "mask" in sample else sample[self.classes][..., self.band, :, :].to(torch.int64)
+        if self.table is not None:
+            mask = torch.tensor(self.table)[mask]
+        rest = {name: value for name, value in sample.items() if name not in (*self.images, self.classes, "image", "mask")}
+        return {"image": image, "mask": mask, **rest}
+
+    def wanted(self, samples: Samples) -> Samples:
+        """Return the same samples with only the band of ``classes`` that makes the mask, where they have any."""
+        if self.classes not in samples.modalities:
+            return samples
+        part = copy(samples)
+        every = np.arange(samples.readers[self.classes].layout.bands)[samples.modalities[self.classes]]
+        part.modalities = {**samples.modalities, self.classes: every[[self.band]]}
+        return part
+
+
+def group_table(samples: Samples, legend: str) -> tuple[int, ...]:
+    """Return the code of the wider class for every code of a legend, by position; 0 for codes the legend does not know.
+
+    Wider classes are numbered from 1, as their names first appear. Raises ``RequestError`` for a legend without them.
+    """
+    codes, groups = samples.constant(f"{legend}_code").tolist(), samples.constant(f"{legend}_group").tolist()
+    names = list(dict.fromkeys(name for name in groups if name))
+    table = np.zeros(256, np.int64)
+    for code, name in zip(codes, groups, strict=True):
+        table[code] = names.index(name) + 1 if name else 0
+    return tuple(table.tolist())
+
+
+def class_shares(mask: Any, classes: int) -> Any:
+    """Return (patch, class): which share of each mask (patch, y, x) is of each class 1 … ``classes``.
+
+    The class of a scene is the one with the largest share; with several labels, those with a share of 0.1 or more.
+    """
+    counts = torch.zeros(len(mask), classes + 1, dtype=torch.float32)
+    flat = mask.reshape(len(mask), -1)
+    counts.scatter_add_(1, flat, torch.ones_like(flat, dtype=torch.float32))
+    return counts[:, 1:] / flat.shape[1]
+
+
+def _turn(lengths: Sequence[int], consumed: int) -> list[tuple[int, int]]:
+    """Return for each worker which part it gives and how many of its batches were consumed.
+
+    A ``DataLoader`` takes turns, beginning with worker 0; so after a resume the part whose turn it is must be worker 0's.
+    """
+    turns = [part for number in range(max(lengths)) for part, length in enumerate(lengths) if number < length]
+    done = [turns[:consumed].count(part) for part in range(len(lengths))]
+    order = list(dict.fromkeys([*turns[consumed:], *range(len(lengths))]))
+    return [(part, done[part]) for part in order]
+
+
+def _rank() -> tuple[int, int]:
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def _tensors(values: Mapping[str, Any]) -> Sample:
+    return {name: _tensor(value) for name, value in values.items()}
+
+
+def _tensor(value: Any) -> Any:
+    """Return an array of numbers as a tensor, texts as they are."""
+    if isinstance(value, np.ndarray) and value.dtype.kind != "U":
+        return torch.from_numpy(_widened(value))
+    return value.tolist() if isinstance(value, np.ndarray) else str(value)
+
+
+def _widened(values: NDArray[Any]) -> NDArray[Any]:
+    wider = _WIDER.get(values.dtype)
+    return values if wider is None else values.astype(wider)

@@ -1,0 +1,315 @@
+"""Verifying one batch of a cube: its shards, its headers and, on request, its source files. Runs on a Dask worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from cube.errors import CorruptError, RejectedFile
+from cube.format.arrays import ArraySpec, chunk_key, decode_chunk
+from cube.format.tiles import (
+    ABSENT,
+    Counts,
+    TileLayout,
+    count_pixels,
+    cut_tiles,
+    decode_tile,
+    patch_digest,
+    read_index,
+    tile_digest,
+)
+from cube.source.rasters import Georeference, Raster, read_raster
+from cube.store.failures import undamaged
+from cube.store.protocol import Store
+from cube.survey.ground import GroundSlice
+from cube.survey.tally import ShardTally, Tally, TallyJob
+from cube.verify.report import Finding
+
+_SEGMENT = 16 * 2**20
+"""Bytes of a shard read at once."""
+_NAMED = 4
+"""Patches named for one bad tile."""
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """What the cube's labels say of the patches of one batch."""
+
+    index: int
+    patch: Array
+    present: Array
+    """(patch, modality)"""
+    digest: Array
+    """(patch, modality, byte)"""
+    counts: Array
+    """(patch, modality, [nan, zero, saturated])"""
+    header_size: Array
+    header_digest: Array
+    pixel_start: Array
+    file_size: Array
+    path: Array
+    """(patch, modality) text"""
+    epsg: Array | None
+    transform: Array | None
+    ground: GroundSlice | None = None
+    """What a survey must know; None where none is taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """What all batches of one verification have in common. Small and picklable."""
+
+    cube: Store
+    layouts: Mapping[str, TileLayout]
+    header: ArraySpec
+    source: Store | None = None
+    tallied: Mapping[str, TallyJob] = field(default_factory=dict)
+    """What a survey counts, by modality; nothing where none is taken."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was seen of one batch."""
+
+    index: int
+    patches: int
+    findings: tuple[Finding, ...]
+    tiles: int
+    distinct: int
+    bytes_read: int
+    files: int
+    tallies: Mapping[str, Tally]
+    """By modality, where a survey is taken."""
+
+
+def examine_batch(examination: Examination, labels: Slice, sizes: Mapping[str, int]) -> Outcome:
+    """Check one batch; ``sizes`` gives the bytes of its objects, and a missing one is left out."""
+    check = _BatchCheck(examination, labels, sizes)
+    for place, name in enumerate(examination.layouts):
+        check.shard(place, name)
+    check.headers()
+    if examination.source is not None:
+        check.sources(examination.source)
+    return Outcome(
+        index=labels.index,
+        patches=len(labels.patch),
+        findings=tuple(check.findings),
+        tiles=check.tiles,
+        distinct=check.distinct,
+        bytes_read=check.bytes_read,
+        files=check.files,
+        tallies=check.tallies,
+    )
+
+
+class _BatchCheck:
+    def __init__(self, examination: Examination, labels: Slice, sizes: Mapping[str, int]) -> None:
+        self.examination, self.labels, self.sizes = examination, labels, sizes
+        self.findings: list[Finding] = []
+        self.tiles = self.distinct = self.bytes_read = self.files = 0
+        self.header_chunk: Array | None = None
+        self.tallies: dict[str, Tally] = {}
+
+    def found(self, check: str, where: str, what: str) -> None:
+        self.findings.append(Finding(check, where, what))
+
+    def shard(self, place: int, name: str) -> None:
+        """Check one shard: index, extents, every distinct tile, and the digest of every patch."""
+        layout = self.examination.layouts[name]
+        key = chunk_key(name, (self.labels.index, 0, 0, 0))
+        if (size := self.sizes.get(key)) is None:
+            return
+        try:
+            read = partial(self._read, key, max(0, size - layout.index_bytes), size)
+            index = undamaged(lambda tail: read_index(layout, bytes(tail), size), read(), read)
+            tally = self._tally(place, name, layout, index)
+            digests, counts = self._decode(key, layout, index, tally)
+        except (CorruptError, OSError) as error:
+            self.found("shards", key, _said(error))
+            return
+        self._extents(key, layout, index, size)
+        self._presence(key, index, place)
+        self._patches(key, place, layout, index, digests, counts)
+        self.tiles += int((index[..., 0] != ABSENT).sum())
+        self.distinct += len(counts)
+        if tally is not None:
+            self.tallies[name] = tally.finish()
+
+    def _tally(self, place: int, name: str, layout: TileLayout, index: Array) -> ShardTally | None:
+        ground = self.labels.ground
+        return None if ground is None else ShardTally(self.examination.tallied[name], layout, ground, place, index)
+
+    def _extents(self, key: str, layout: TileLayout, index: Array, size: int) -> None:
+        used = np.unique(index[index[..., 0] != ABSENT], axis=0)
+        starts, stops = used[:, 0], used.sum(axis=1)
+        whole = np.concatenate([[np.uint64(0)], stops]), np.concatenate([starts, [np.uint64(size - layout.index_bytes)]])
+        if not np.array_equal(*whole):
+            self.found("shards", key, "its tiles leave gaps or overlap")
+
+    def _presence(self, key: str, index: Array, place: int) -> None:
+        stored = index[..., 0] != ABSENT
+        count = len(self.labels.patch)
+        wanted = np.zeros(len(index), bool)
+        wanted[:count] = self.labels.present[:, place]
+        for slot in np.flatnonzero((stored != wanted[:, None]).any(axis=1)):
+            name = self.labels.patch[slot] if slot < count else f"slot {slot}"
+            said = "present" if wanted[slot] else "absent"
+            self.found("presence", f"{name} in {key}", f"said to be {said}, {stored[slot].sum()} of its tiles are stored")
+
+    def _decode(
+        self, key: str, layout: TileLayout, index: Array, tally: ShardTally | None
+    ) -> tuple[dict[int, bytes], dict[int, Counts]]:
+        """Decode every distinct tile once; return digests and counts by offset."""
+        digests: dict[int, bytes] = {}
+        counts: dict[int, Counts] = {}
+        twins: dict[bytes, int] = {}
+        compressor, tile_key = layout.compressor(), layout.tile_key
+        planes = np.empty((layout.bands, layout.tile, layout.tile), layout.dtype)
+        tile = np.empty((layout.tile, layout.tile, layout.bands), layout.dtype)
+        for offset, length, data in self._segments(key, index):
+            try:
+                read = partial(self._read, key, offset, offset + length)
+                undamaged(partial(decode_tile, layout, compressor, out=planes), data, read)
+            except CorruptError as error:
+                self.found("shards", f"{self._users(index, offset)} in {key}", str(error))
+                continue
+            np.copyto(tile, planes.transpose(1, 2, 0))
+            digests[offset] = tile_digest(tile_key, tile)
+            counts[offset] = count_pixels(planes, layout.saturated)
+            if tally is not None:
+                tally.tile(offset, planes)
+            if twins.setdefault(digests[offset], offset) != offset:
+                what = "equal tiles are stored more than once; the pixels may be right, but the shard was rewritten"
+                self.found("sharing", key, what)
+        return digests, counts
+
+    def _read(self, key: str, start: int, stop: int) -> memoryview:
+        return memoryview(self.examination.cube.read_range(key, start, stop))
+
+    def _segments(self, key: str, index: Array) -> Iterator[tuple[int, int, memoryview]]:
+        """Yield offset, length and bytes of every distinct tile, reading the shard in bounded pieces."""
+        used = np.unique(index[index[..., 0] != ABSENT], axis=0).tolist()
+        at = 0
+        while at < len(used):
+            start, stop, last = used[at][0], sum(used[at]), at
+            while last + 1 < len(used) and sum(used[last + 1]) - start <= _SEGMENT:
+                last += 1
+                stop = max(stop, sum(used[last]))
+            data = self._read(key, start, stop)
+            self.bytes_read += len(data)
+            for offset, length in used[at : last + 1]:
+                yield offset, length, data[offset - start : offset - start + length]
+            at = last + 1
+
+    def _users(self, index: Array, offset: int) -> str:
+        slots = np.flatnonzero((index[..., 0] == offset).any(axis=1))
+        names = [str(self.labels.patch[slot]) for slot in slots if slot < len(self.labels.patch)]
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        return ", ".join(names[:_NAMED]) + more
+
+    def _patches(
+        self, key: str, place: int, layout: TileLayout, index: Array, digests: dict[int, bytes], counts: dict[int, Counts]
+    ) -> None:
+        patch_key = layout.patch_key
+        for slot, name in enumerate(self.labels.patch):
+            offsets = [int(offset) for offset in index[slot, :, 0]]
+            if not self.labels.present[slot, place]:
+                self._absent(slot, place)
+                continue
+            if any(offset not in digests for offset in offsets):
+                continue
+            seen = patch_digest(patch_key, [digests[offset] for offset in offsets])
+            if seen != self.labels.digest[slot, place].tobytes():
+                self.found("pixels", f"{name} in {key}", "its pixels do not match its digest")
+            total = sum((counts[offset] for offset in offsets), Counts())
+            if [total.nan, total.zero, total.saturated] != self.labels.counts[slot, place].tolist():
+                self.found("counts", f"{name} in {key}", f"its pixels give {total}, its labels say otherwise")
+
+    def _absent(self, slot: int, place: int) -> None:
+        """Check that the labels of an image that is not there say nothing of it."""
+        labels = self.labels
+        facts = (labels.digest, labels.counts)
+        files = (labels.header_size, labels.pixel_start, labels.file_size)
+        if any(fact[slot, place].any() for fact in facts) or any(file[slot, place] != -1 for file in files):
+            self.found("presence", str(labels.patch[slot]), "said to be absent, but its labels tell of an image")
+
+    def headers(self) -> None:
+        """Check the kept headers against their digests."""
+        spec, labels = self.examination.header, self.labels
+        key = chunk_key(spec.path, (labels.index, 0, 0))
+        if key not in self.sizes:
+            return
+        try:
+            read = partial(self.examination.cube.read, key)
+            chunk = undamaged(partial(decode_chunk, spec), read(), read)
+        except (CorruptError, OSError) as error:
+            self.found("originals", key, _said(error))
+            return
+        self.header_chunk = chunk
+        for slot, place in np.ndindex(labels.header_size.shape):
+            size = max(0, int(labels.header_size[slot, place]))
+            header = chunk[slot, place, :size].tobytes()
+            known = labels.header_digest[slot, place].tobytes()
+            wrong = known != (blake3(header).digest() if labels.header_size[slot, place] >= 0 else bytes(len(known)))
+            if wrong or chunk[slot, place, size:].any():
+                self.found("originals", f"{labels.patch[slot]} in {key}", "its header does not match its digest")
+
+    def sources(self, source: Store) -> None:
+        """Check pixels, headers and places against the source files."""
+        for slot in range(len(self.labels.patch)):
+            wanted = np.flatnonzero(self.labels.present[slot])
+            paths = [str(self.labels.path[slot, place]) for place in wanted]
+            for place, path, data in zip(wanted, paths, source.read_many(paths), strict=True):
+                before = len(self.findings), self.files
+                self._source(slot, int(place), path, data)
+                if len(self.findings) > before[0] and not isinstance(data, OSError):
+                    del self.findings[before[0] :]  # it may have been damaged only on its way
+                    self.files = before[1]
+                    self._source(slot, int(place), path, next(source.read_many([path])))
+
+    def _source(self, slot: int, place: int, path: str, data: bytes | OSError) -> None:
+        try:
+            if isinstance(data, OSError):
+                raise data
+            self._file(slot, place, path, data, read_raster(data))
+            self.files += 1
+        except (RejectedFile, OSError) as error:
+            self.found("source", f"{self.labels.patch[slot]}: {path}", f"cannot be read: {error}")
+
+    def _file(self, slot: int, place: int, path: str, data: bytes, raster: Raster) -> None:
+        labels, where = self.labels, f"{self.labels.patch[slot]}: {path}"
+        layout = list(self.examination.layouts.values())[place]
+        shape = (layout.size, layout.size, layout.bands)
+        if raster.pixels.shape != shape or raster.pixels.dtype != np.dtype(layout.dtype):
+            self.found("source", where, f"is {raster.pixels.dtype} {raster.pixels.shape}, the cube has {layout.dtype} {shape}")
+            return
+        if pixels_of(layout, raster.pixels) != labels.digest[slot, place].tobytes():
+            self.found("source", where, "its pixels differ from the cube's")
+        header = None if self.header_chunk is None else self.header_chunk[slot, place, : len(raster.header)].tobytes()
+        facts = (len(raster.header), raster.pixel_start, len(data))
+        kept = (labels.header_size[slot, place], labels.pixel_start[slot, place], labels.file_size[slot, place])
+        if raster.header != header or facts != tuple(int(value) for value in kept):
+            self.found("source", where, "its bytes that are no pixels differ from the cube's")
+        if labels.epsg is not None and labels.transform is not None:
+            place_kept = Georeference(int(labels.epsg[slot]), tuple(labels.transform[slot].tolist()))
+            if raster.georeference != place_kept:
+                self.found("source", where, f"lies at {raster.georeference}, the cube says {place_kept}")
+
+
+def _said(error: CorruptError | OSError) -> str:
+    return str(error) if isinstance(error, CorruptError) else f"cannot be read: {error.strerror or error}"
+
+
+def pixels_of(layout: TileLayout, pixels: Array) -> bytes:
+    """Return the digest of a patch (y, x, band)."""
+    tiles = np.empty((layout.across**2, layout.tile, layout.tile, layout.bands), layout.dtype)
+    cut_tiles(layout, pixels, tiles)
+    return patch_digest(layout.patch_key, [tile_digest(layout.tile_key, tile) for tile in tiles])

@@ -1,0 +1,319 @@
+"""Cube (and, on request, its source) → ``Report``: every object present and as certified, every pixel as recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+from distributed import Client
+from numpy.typing import NDArray
+
+from cube.convert.labels import centres, read_array
+from cube.errors import CorruptError, RequestError
+from cube.format.arrays import ArraySpec, chunk_key, read_spec, values_digest
+from cube.format.certificate import pixels_digest, sealed
+from cube.format.layout import FORMAT, ORIGINALS
+from cube.format.target import ROOT, Target
+from cube.format.tiles import TileLayout
+from cube.store.protocol import Store
+from cube.store.urls import open_store
+from cube.survey.ground import GroundSlice
+from cube.survey.surveyor import Surveyor
+from cube.verify.batch import Examination, Outcome, Slice, examine_batch
+from cube.verify.report import Finding, Report, gather
+from cube.work.clusters import Task, run
+from cube.work.watch import SILENT, Watcher
+
+_COUNTS = ("nan_count", "zero_count", "saturated_count")
+_SURVEYED = {"season", "scene", "epsg", "transform"}
+"""Labels a survey needs, as far as a cube has them."""
+_ROUNDING = 1e-6
+"""Degrees by which another PROJ may place a patch's centre."""
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def verify_cube(
+    target: Target,
+    client: Client | None = None,
+    *,
+    source: str | None = None,
+    source_options: Mapping[str, Any] | None = None,
+    watcher: Watcher = SILENT,
+    surveyor: Surveyor | None = None,
+) -> Report:
+    """Check a whole cube from its store alone, and against its source files where ``source`` is given.
+
+    ``source_options`` go to fsspec. A ``surveyor`` takes a survey while the pixels pass by; it has seen everything if the
+    report passed.
+
+    Raises ``RequestError`` if there is no cube, or one of a format this version does not know.
+    """
+    files = None if source is None else _Files(source, open_store(source, options=source_options))
+    verification = _Verification(target, client, watcher)
+    verification.source, verification.surveyor = files, surveyor
+    return verification.report(None)
+
+
+def verify_unrooted(
+    target: Target,
+    root: bytes,
+    client: Client | None = None,
+    *,
+    watcher: Watcher = SILENT,
+    surveyor: Surveyor | None = None,
+) -> Report:
+    """Check a whole cube as if this root document, which is yet to be written, stood."""
+    verification = _Verification(target, client, watcher)
+    verification.surveyor = surveyor
+    return verification.report(root)
+
+
+def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
+    """Return the root document of a cube, as stored and parsed.
+
+    Raises ``RequestError`` if there is none or it is of another format, ``CorruptError`` if it is not what was sealed.
+    """
+    try:
+        data = target.cube.read(ROOT)
+        if not sealed(data):
+            data = target.cube.read(ROOT)  # it may have been damaged only on its way
+    except FileNotFoundError:
+        unfinished = target.build.exists("plan.json")
+        hint = "its build is not finished: run the same `cube build` again" if unfinished else "there is no cube"
+        raise RequestError(f"{target.url}: {hint}") from None
+    return data, parse_root(target, data)
+
+
+def parse_root(target: Target, data: bytes) -> dict[str, Any]:
+    """Return the root document of a cube from its bytes. Raises as ``read_root`` does."""
+    try:
+        document: dict[str, Any] = json.loads(data)
+        known = document["attributes"]["cube"]["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptError(f"{target.url}/{ROOT} is damaged or not of this package ({error!r})") from None
+    if not sealed(data):
+        raise CorruptError(f"{target.url}/{ROOT} (format {known}) is not what was sealed; nothing below it can be trusted")
+    if str(known).partition(".")[0] != FORMAT.partition(".")[0]:
+        raise RequestError(f"{target.url} has format {known}; this version knows {FORMAT}")
+    return document
+
+
+def batch_count(root: Mapping[str, Any]) -> int:
+    """Return how many batches the cube of a root document has."""
+    header = root["consolidated_metadata"]["metadata"][f"{ORIGINALS}/header"]
+    return int(-(-header["shape"][0] // header["chunk_grid"]["configuration"]["chunk_shape"][0]))
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Source files to compare with."""
+
+    given: str
+    """The source as the caller wrote it."""
+    store: Store
+
+
+class _Verification:
+    source: _Files | None = None
+    surveyor: Surveyor | None = None
+
+    def __init__(self, target: Target, client: Client | None, watcher: Watcher) -> None:
+        self.target, self.client, self.watcher = target, client, watcher
+        self.objects = self.stored_bytes = 0
+        self.findings: list[Finding] = []
+        self.names: dict[str, str] = {}
+        self.damaged: list[int] = []
+
+    def found(self, check: str, where: str, what: str) -> None:
+        self.findings.append(Finding(check, where, what))
+
+    def report(self, root: bytes | None) -> Report:
+        try:
+            data, document = read_root(self.target) if root is None else (root, parse_root(self.target, root))
+        except CorruptError as error:
+            self.names["root"] = "the root document"
+            self.found("root", ROOT, str(error))
+            return Report(self.target.url, gather(self.names, self.findings))
+        self.names["root"] = f"{len(data):,} bytes of root metadata"
+        self._below(document, {} if root is None else {ROOT: len(root)})
+        checks, damaged = gather(self.names, self.findings), tuple(sorted(self.damaged))
+        return Report(self.target.url, checks, damaged, self.objects, self.stored_bytes)
+
+    def _below(self, document: dict[str, Any], to_come: Mapping[str, int]) -> None:
+        facts = document["attributes"]["cube"]
+        certified = facts["certificate"]
+        specs = self._metadata(document, certified["metadata"])
+        sizes = self._objects(specs, certified["metadata"], to_come)
+        values = self._values(specs, certified["arrays"])
+        self._whole(values, certified["pixels"])
+        self._centres(values, list(facts["modalities"]), specs)
+        self._batches(facts, specs, values, sizes)
+
+    def _metadata(self, document: dict[str, Any], known: Mapping[str, str]) -> list[ArraySpec]:
+        self.names["metadata"] = f"{len(known)} metadata documents"
+        for key, digest in known.items():
+            try:
+                data = self.target.cube.read(key)
+                if blake3(data).hexdigest() != digest:
+                    data = self.target.cube.read(key)  # it may have been damaged only on its way
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self.found("metadata", key, f"cannot be read: {error.strerror or error}")
+                continue
+            if blake3(data).hexdigest() != digest:
+                self.found("metadata", key, "it is not what was certified")
+        listed = document["consolidated_metadata"]["metadata"]
+        return [read_spec(path, item) for path, item in listed.items() if item["node_type"] == "array"]
+
+    def _objects(self, specs: list[ArraySpec], metadata: Mapping[str, str], to_come: Mapping[str, int]) -> dict[str, int]:
+        """Compare the listing, and what is yet to be written, with what must be there."""
+        sizes = {entry.key: entry.size for entry in self.target.cube.list()} | dict(to_come)
+        expected = {ROOT, *metadata, *(key for spec in specs for key in spec.object_keys())}
+        self.objects, self.stored_bytes = len(sizes), sum(sizes.values())
+        self.names["objects"] = f"{len(sizes):,} objects, {sum(sizes.values()):,} bytes"
+        for key in sorted(expected - sizes.keys()):
+            self.found("objects", key, "it is missing")
+        for key in sorted(sizes.keys() - expected):
+            self.found("objects", key, "it is no part of the cube")
+        return sizes
+
+    def _values(self, specs: list[ArraySpec], known: Mapping[str, str]) -> Arrays:
+        """Read every small array and compare it with its certified hash; damaged ones are left out."""
+        small = [spec for spec in specs if spec.path in known]
+        self.names["labels"] = f"{len(small)} arrays of coordinates and records"
+        values = {}
+        for spec in small:
+            try:
+                array = read_array(self.target.cube, spec)
+            except CorruptError as error:
+                key, _, what = str(error).partition(": ")
+                self.found("labels", key, what)
+                continue
+            if values_digest(array) != known[spec.path]:
+                self.found("labels", spec.path, "its values are not those certified")
+            else:
+                values[spec.path] = array
+        return values
+
+    def _whole(self, values: Arrays, certified: str) -> None:
+        if "patch" in values and "digest" in values:
+            self.names["certificate"] = f"one hash over {len(values['patch']):,} patches"
+            if pixels_digest(values["patch"], values["digest"]) != certified:
+                self.found("certificate", "digest", "the patches' digests do not give the cube's")
+
+    def _centres(self, values: Arrays, modalities: list[str], specs: list[ArraySpec]) -> None:
+        if not {"epsg", "transform", "lon", "lat", "patch"} <= values.keys():
+            return
+        size = next(spec for spec in specs if spec.path == modalities[0]).shape[-1]
+        self.names["georeference"] = "longitude and latitude, again from CRS and transform"
+        for name, again in zip(("lon", "lat"), centres(values["epsg"], values["transform"], size), strict=True):
+            for row in np.flatnonzero(~np.isclose(values[name], again, rtol=0, atol=_ROUNDING, equal_nan=True)):
+                self.found("georeference", str(values["patch"][row]), f"{name} does not fit its CRS and transform")
+
+    def _batches(self, facts: dict[str, Any], specs: list[ArraySpec], values: Arrays, sizes: Mapping[str, int]) -> None:
+        needed = {"patch", "present", "digest", *_COUNTS}
+        needed |= {f"{ORIGINALS}/{name}" for name in ("header_size", "pixel_start", "size", "digest", "path")}
+        if missing := sorted(needed - values.keys()):
+            self.names["pixels"] = "not looked at: the labels they are checked against are damaged"
+            self.found("pixels", ", ".join(missing), "damaged, so no pixel could be checked")
+            return
+        by_path = {spec.path: spec for spec in specs}
+        if not by_path.keys() & _SURVEYED <= values.keys():
+            self.surveyor = None  # the report does not pass, so there is no survey
+        layouts = {name: tile_layout(by_path[name], facts["saturated"].get(name)) for name in facts["modalities"]}
+        examination = Examination(
+            cube=self.target.cube,
+            layouts=layouts,
+            header=by_path[f"{ORIGINALS}/header"],
+            source=self.source.store if self.source is not None else None,
+            tallied=self.surveyor.jobs if self.surveyor is not None else {},
+        )
+        surveyor = self.surveyor if {"season", "scene"} <= values.keys() else None
+        if surveyor is not None:
+            surveyor.prepare(values, layouts)
+        outcomes = list(self._examine(_tasks(examination, values, sizes, surveyor), values["patch"]))
+        self.findings += [finding for outcome in outcomes for finding in outcome.findings]
+        self.damaged += [outcome.index for outcome in outcomes if outcome.findings]
+        self._name_batches(outcomes, len(outcomes) * len(layouts), values)
+
+    def _examine(self, tasks: Iterable[Task], patches: NDArray[Any]) -> Iterator[Outcome]:
+        self.watcher.start("verifying", len(patches))
+        for outcome in run(self.client, examine_batch, tasks):
+            self.watcher.count(outcome.patches, outcome.bytes_read)
+            if self.surveyor is not None:
+                self.surveyor.add(outcome.index, outcome.tallies)
+            yield replace(outcome, tallies={})
+
+    def _name_batches(self, outcomes: list[Outcome], shards: int, values: Arrays) -> None:
+        tiles, distinct = sum(o.tiles for o in outcomes), sum(o.distinct for o in outcomes)
+        read, patches = sum(o.bytes_read for o in outcomes), len(values["patch"])
+        self.names |= {
+            "shards": f"{shards:,} shards, {read:,} bytes of tiles",
+            "pixels": f"{int(values['present'].sum()):,} images of {patches:,} patches, decoded and hashed",
+            "counts": f"NaN, zero and saturated pixels of {patches:,} patches",
+            "presence": f"{tiles:,} tiles of {patches:,} patches",
+            "sharing": f"{distinct:,} tiles stored for {tiles:,}",
+            "originals": f"{int((values[f'{ORIGINALS}/header_size'] >= 0).sum()):,} headers",
+        }
+        if self.source is not None:
+            known = {text for text in _paths(values[f"{ORIGINALS}/path"]).ravel() if text}
+            others = sum(entry.key not in known for entry in self.source.store.list())
+            compared = f"{sum(o.files for o in outcomes):,} files of {self.source.given}"
+            self.names["source"] = f"{compared}; {others:,} other files there are no part of the cube"
+
+
+def tile_layout(spec: ArraySpec, saturated: float | None) -> TileLayout:
+    """Return the tile layout of a sharded array."""
+    assert spec.inner is not None
+    return TileLayout(
+        size=spec.shape[-1],
+        tile=spec.inner[-1],
+        bands=spec.shape[1],
+        dtype=spec.dtype.replace("|", "<"),
+        slots=spec.chunks[0],
+        codec=spec.codec,
+        level=spec.level,
+        shuffle=spec.shuffle,
+        saturated=saturated,
+    )
+
+
+def _tasks(examination: Examination, values: Arrays, sizes: Mapping[str, int], surveyor: Surveyor | None) -> Iterator[Task]:
+    slots = examination.header.chunks[0]
+    for index, start in enumerate(range(0, len(values["patch"]), slots)):
+        rows = slice(start, start + slots)
+        labels = _slice(values, index, rows, surveyor.slice(rows) if surveyor is not None else None)
+        keys = [chunk_key(name, (index, 0, 0, 0)) for name in examination.layouts]
+        keys.append(chunk_key(examination.header.path, (index, 0, 0)))
+        known = {key: sizes[key] for key in keys if key in sizes}
+        yield f"verify-{examination.cube.url}-{index}", (examination, labels, known)
+
+
+def _paths(packed: NDArray[np.uint8]) -> NDArray[Any]:
+    """Return (patch, modality) texts from (patch, modality, byte) padded with zeros."""
+    texts = [bytes(text).rstrip(b"\0").decode() for text in packed.reshape(-1, packed.shape[-1])]
+    return np.array(texts, object).reshape(packed.shape[:-1])
+
+
+def _slice(values: Arrays, index: int, rows: slice, ground: GroundSlice | None) -> Slice:
+    return Slice(
+        index=index,
+        patch=values["patch"][rows],
+        present=values["present"][rows],
+        digest=values["digest"][rows],
+        counts=np.stack([values[name][rows] for name in _COUNTS], axis=-1),
+        header_size=values[f"{ORIGINALS}/header_size"][rows],
+        header_digest=values[f"{ORIGINALS}/digest"][rows],
+        pixel_start=values[f"{ORIGINALS}/pixel_start"][rows],
+        file_size=values[f"{ORIGINALS}/size"][rows],
+        path=_paths(values[f"{ORIGINALS}/path"][rows]),
+        epsg=values["epsg"][rows] if "epsg" in values else None,
+        transform=values["transform"][rows] if "transform" in values else None,
+        ground=ground,
+    )
