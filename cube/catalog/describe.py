@@ -33,9 +33,9 @@ from cube.catalog.collection import (
 )
 from cube.catalog.page import PAGE, datasheet
 from cube.catalog.patch_table import WANTED, parquet, patch_table
-from cube.convert.labels import read_array
 from cube.errors import RequestError, StorageError, UntrustedError
 from cube.format.arrays import ArraySpec, read_spec
+from cube.format.small import read_array
 from cube.format.target import Target
 from cube.geo.footprints import Box, Outline, footprint, outline, rectangle
 from cube.query.table import TABLE

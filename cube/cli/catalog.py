@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 from cube.catalog.patch_items import FORMATS, item_to_read, patch_text, rendered, rows_of
+from cube.cli.info import describe_cube, info_text
 from cube.cli.options import CONFIG, JSON, print_value
 from cube.cli.progress import counted, size
 from cube.errors import RequestError
 from cube.format.target import target_of
 from cube.query.search import SUMMARY, box_of, cube_url, find_patch, search
-from cube.read.info import describe_cube, info_text
 from cube.work.config import Config
 
 

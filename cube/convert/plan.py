@@ -14,10 +14,11 @@ import numpy as np
 
 from cube.errors import IncompleteError, RequestError
 from cube.format.arrays import ArraySpec
-from cube.format.layout import FORMAT, all_arrays, expectations, tile_layouts
+from cube.format.layout import FORMAT, all_arrays, tile_layouts
 from cube.format.tiles import TileLayout
 from cube.recipes.recipe import Recipe
 from cube.recipes.sections import Incomplete
+from cube.source.expectations import expectations
 from cube.source.inventory import Inventory, Rejected
 from cube.source.rasters import Expectation
 

@@ -9,12 +9,12 @@ from itertools import islice
 
 import numpy as np
 
-from cube.convert.labels import write_array
 from cube.convert.plan import Plan
 from cube.convert.worker import receipt_key
 from cube.errors import TargetError
 from cube.format.certificate import sealed
 from cube.format.layout import constant_arrays
+from cube.format.small import write_array
 from cube.format.target import ROOT, Target
 from cube.records.claims import COPY, Claim, stake, standing_claim
 from cube.records.presence import living_build, present

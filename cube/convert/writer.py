@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from distributed import Client
 
-from cube.convert.labels import label_values, write_array
+from cube.convert.labels import label_values
 from cube.convert.plan import Plan
 from cube.convert.preparation import claimed
 from cube.convert.worker import Receipt, read_receipt, receipt_key, run_batch
@@ -20,6 +20,7 @@ from cube.format.arrays import group_document, metadata_bytes, values_digest
 from cube.format.certificate import certificate, pixels_digest, seal
 from cube.format.conventions import convention_attributes
 from cube.format.layout import FORMAT, ORIGINALS, constant_arrays, label_arrays, original_arrays
+from cube.format.small import write_array
 from cube.format.target import ROOT, Target
 from cube.records.claims import stake_publication
 from cube.records.presence import clear_unfinished

@@ -16,7 +16,6 @@ from cube.format.arrays import ArraySpec
 from cube.format.tiles import DIGEST_SIZE, TileLayout
 from cube.recipes.recipe import Recipe
 from cube.recipes.sections import Band
-from cube.source.rasters import Expectation
 
 FORMAT = "1.1"
 """Version of the format on disk."""
@@ -43,18 +42,20 @@ def tile_layouts(recipe: Recipe) -> dict[str, TileLayout]:
     return layouts
 
 
-def expectations(recipe: Recipe) -> dict[str, Expectation]:
-    """Return what every file of each modality must be."""
-    return {
-        name: Expectation(
-            dtype=modality.dtype,
-            size=recipe.patch.size,
-            bands=len(modality.bands),
-            georeferenced=recipe.source.georeference == "file",
-            header_bytes=recipe.layout.header_bytes,
-        )
-        for name, modality in recipe.modalities.items()
-    }
+def tile_layout(spec: ArraySpec, saturated: float | None) -> TileLayout:
+    """Return the tile layout of a sharded array."""
+    assert spec.inner is not None
+    return TileLayout(
+        size=spec.shape[-1],
+        tile=spec.inner[-1],
+        bands=spec.shape[1],
+        dtype=spec.dtype.replace("|", "<"),
+        slots=spec.chunks[0],
+        codec=spec.codec,
+        level=spec.level,
+        shuffle=spec.shuffle,
+        saturated=saturated,
+    )
 
 
 def pixel_arrays(recipe: Recipe, patches: int) -> list[ArraySpec]:

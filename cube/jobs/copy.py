@@ -14,10 +14,10 @@ from blake3 import blake3
 from distributed import Client
 
 from cube.catalog.describe import CATALOG, COLLECTION, describe, publish
-from cube.convert.labels import write_array
 from cube.convert.writer import REPORT
 from cube.errors import CorruptError, RequestError, TargetError
 from cube.format.arrays import ArraySpec, chunk_key
+from cube.format.small import write_array
 from cube.format.target import ROOT, Target
 from cube.jobs.subset import (
     HEADER,

@@ -15,7 +15,6 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from cube.convert.labels import read_array
 from cube.convert.writer import consolidated, opening_line
 from cube.errors import CorruptError, RequestError
 from cube.format.arrays import (
@@ -29,14 +28,14 @@ from cube.format.arrays import (
     values_digest,
 )
 from cube.format.certificate import certificate, pixels_digest, seal
-from cube.format.layout import ORIGINALS
+from cube.format.layout import ORIGINALS, tile_layout
+from cube.format.small import read_array
 from cube.format.target import Target
 from cube.format.tiles import ABSENT, ShardWriter
 from cube.query.choose import select_patches
 from cube.read.pixels import PixelReader, Tile
 from cube.records.claims import COPY
 from cube.store.protocol import Store
-from cube.verify.verification import tile_layout
 
 HEADER = f"{ORIGINALS}/header"
 _RUN = 32

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
-from cube.convert.labels import read_array
 from cube.errors import RequestError
 from cube.format.arrays import ArraySpec
+from cube.format.small import read_array
 from cube.format.tiles import TileLayout
 from cube.query.choose import Box, as_slice, select_patches
 from cube.read.cache import TileCache

@@ -12,11 +12,11 @@ from urllib.parse import urljoin
 
 from numpy.typing import NDArray
 
-from cube.convert.labels import read_array
 from cube.errors import CorruptError, RequestError
 from cube.format.arrays import ArraySpec, read_spec
 from cube.format.certificate import sealed
-from cube.format.layout import FORMAT
+from cube.format.layout import FORMAT, tile_layout
+from cube.format.small import read_array
 from cube.format.target import ROOT, target_of
 from cube.query.table import DIGEST, open_table, own_facts, read_shares
 from cube.read.cache import TileCache
@@ -25,7 +25,6 @@ from cube.store.failures import undamaged
 from cube.store.objects import ObjectStore
 from cube.store.protocol import Store
 from cube.store.urls import is_local, open_store
-from cube.verify.verification import tile_layout
 
 Array = NDArray[Any]
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from cube.errors import RejectedFile, RequestError
-from cube.format.layout import expectations
 from cube.recipes.recipe import Recipe
+from cube.source.expectations import expectations
 from cube.source.inventory import Inventory, Rejected
 from cube.source.rasters import read_raster
 from cube.store.protocol import Entry, Store

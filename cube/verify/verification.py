@@ -12,13 +12,13 @@ from blake3 import blake3
 from distributed import Client
 from numpy.typing import NDArray
 
-from cube.convert.labels import centres, read_array
 from cube.errors import CorruptError, RequestError
 from cube.format.arrays import ArraySpec, chunk_key, read_spec, values_digest
 from cube.format.certificate import pixels_digest, sealed
-from cube.format.layout import FORMAT, ORIGINALS
+from cube.format.layout import FORMAT, ORIGINALS, tile_layout
+from cube.format.small import read_array
 from cube.format.target import ROOT, Target
-from cube.format.tiles import TileLayout
+from cube.geo.grid import centres
 from cube.store.protocol import Store
 from cube.store.urls import open_store
 from cube.survey.ground import GroundSlice
@@ -266,22 +266,6 @@ class _Verification:
             others = sum(entry.key not in known for entry in self.source.store.list())
             compared = f"{sum(o.files for o in outcomes):,} files of {self.source.given}"
             self.names["source"] = f"{compared}; {others:,} other files there are no part of the cube"
-
-
-def tile_layout(spec: ArraySpec, saturated: float | None) -> TileLayout:
-    """Return the tile layout of a sharded array."""
-    assert spec.inner is not None
-    return TileLayout(
-        size=spec.shape[-1],
-        tile=spec.inner[-1],
-        bands=spec.shape[1],
-        dtype=spec.dtype.replace("|", "<"),
-        slots=spec.chunks[0],
-        codec=spec.codec,
-        level=spec.level,
-        shuffle=spec.shuffle,
-        saturated=saturated,
-    )
 
 
 def _tasks(examination: Examination, values: Arrays, sizes: Mapping[str, int], surveyor: Surveyor | None) -> Iterator[Task]:
