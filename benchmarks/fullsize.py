@@ -39,6 +39,7 @@ from cube.convert.worker import receipt_bytes, receipt_key
 from cube.convert.writer import publish_root
 from cube.format.arrays import read_spec
 from cube.format.layout import tile_layouts
+from cube.format.root import read_root
 from cube.format.small import read_array
 from cube.format.target import Target, target_of
 from cube.jobs.build import Choice, plan_build
@@ -48,7 +49,6 @@ from cube.store.protocol import Range
 from cube.survey.surveyor import Surveyor
 from cube.survey.tally import BINS, Tally
 from cube.verify.report import Check, Report
-from cube.verify.verification import read_root
 
 SHARED = Path(os.environ.get("CUBE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 SIZES = {"s1": 525172, "s2": 1706432, "lc": 262788}

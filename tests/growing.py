@@ -32,6 +32,7 @@ from cube.format.arrays import (
 )
 from cube.format.certificate import certificate, pixels_digest, seal
 from cube.format.layout import ORIGINALS
+from cube.format.root import read_root
 from cube.format.target import ROOT, Target
 from cube.format.tiles import ShardWriter
 from cube.recipes.recipe import Recipe
@@ -39,7 +40,6 @@ from cube.source.inventory import Inventory
 from cube.source.scan import examine, scan
 from cube.store.protocol import Store
 from cube.store.urls import open_store
-from cube.verify.verification import read_root
 
 Look = Callable[[str], None]
 """Called with the key of every object of the cube that has been written."""

@@ -4,3 +4,8 @@ In: a finished cube, its recipe and a survey. Out: documents beside the cube, an
 ``describe`` makes them, ``collection`` and ``patch_items`` are the STAC documents, ``patch_table`` the Parquet, ``page``
 the web page, ``check`` and ``schemas`` judge.
 """
+
+FORMATS = ("ids", "table", "geojson", "parquet")
+"""What a search can give back."""
+PAGE = "index.html"
+"""The page, in the folder of a catalog."""

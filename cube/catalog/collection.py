@@ -14,8 +14,7 @@ from cube.format.arrays import ArraySpec
 from cube.format.layout import ORIGINALS, class_word
 from cube.format.target import ROOT
 from cube.geo.footprints import WORLD, around
-from cube.recipes.bundled import folder
-from cube.recipes.reading import nearest
+from cube.recipes.bundled import folder, nearest
 from cube.recipes.recipe import Recipe
 from cube.recipes.sections import Band, Modality
 from cube.survey.surveyor import BandStatistics, Summary

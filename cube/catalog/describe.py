@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cube.catalog import PAGE
 from cube.catalog.collection import (
     STAC_VERSION,
     Document,
@@ -31,10 +32,11 @@ from cube.catalog.collection import (
     with_extensions,
     zarr_asset,
 )
-from cube.catalog.page import PAGE, datasheet
+from cube.catalog.page import datasheet
 from cube.catalog.patch_table import WANTED, parquet, patch_table
 from cube.errors import RequestError, StorageError, UntrustedError
 from cube.format.arrays import ArraySpec, read_spec
+from cube.format.root import read_root
 from cube.format.small import read_array
 from cube.format.target import Target
 from cube.geo.footprints import Box, Outline, footprint, outline, rectangle
@@ -42,7 +44,6 @@ from cube.query.table import TABLE
 from cube.recipes.recipe import Recipe
 from cube.survey.surveyor import Survey
 from cube.verify.report import Report
-from cube.verify.verification import read_root
 
 CATALOG = "catalog.json"
 COLLECTION = "collection.json"

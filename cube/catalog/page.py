@@ -15,11 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cube.catalog import PAGE
 from cube.recipes.bundled import folder
 
 Document = Mapping[str, Any]
 
-PAGE = "index.html"
 _SCRIPTS = ("elements.js", "map.js", "explorer.js", "charts.js", "sheet.js")
 """In this order they make one script."""
 _BAND = re.compile(r"(?P<modality>[^\[]+)\[[^=]*=(?P<label>[^\]]+)\]")

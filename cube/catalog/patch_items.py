@@ -17,7 +17,6 @@ from cube.read.opened import resolved
 
 Document = dict[str, Any]
 
-FORMATS = ("ids", "table", "geojson", "parquet")
 CORE = ("type", "stac_version", "stac_extensions", "id", "geometry", "bbox", "properties", "links", "assets", "collection")
 """Members of an item, in order; columns of other names are its properties."""
 
@@ -52,7 +51,7 @@ def rows_of(table: pa.Table, target: Target, form: str) -> Any:
 
 
 def rendered(table: pa.Table, target: Target, form: str) -> bytes:
-    """Return a table in one of the :data:`FORMATS`, as it stands in a file."""
+    """Return a table in one of the :data:`cube.catalog.FORMATS`, as it stands in a file."""
     if form == "parquet":
         return parquet(moved(table, target))
     if form == "geojson":

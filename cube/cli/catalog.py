@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cube.catalog.patch_items import FORMATS, item_to_read, patch_text, rendered, rows_of
-from cube.cli.info import describe_cube, info_text
+from cube.catalog import FORMATS
 from cube.cli.options import CONFIG, JSON, print_value
 from cube.cli.progress import counted, size
 from cube.errors import RequestError
-from cube.format.target import target_of
-from cube.query.search import SUMMARY, box_of, cube_url, find_patch, search
-from cube.work.config import Config
+
+if TYPE_CHECKING:
+    from cube.work.settings import Settings
 
 
 @click.command()
@@ -22,13 +21,20 @@ from cube.work.config import Config
 @click.option("--patch", metavar="ID", help="Of this patch alone; with --json its STAC item.")
 @CONFIG
 @JSON
-def info(target: str, patch: str | None, config: Config, as_json: bool) -> None:
+def info(target: str, patch: str | None, config: Settings, as_json: bool) -> None:
     """Say in words what a cube holds."""
+    from cube.format.target import target_of
+
     where = target_of(target, options=config.options(target))
     if patch is not None:
+        from cube.catalog.patch_items import item_to_read, patch_text
+        from cube.query.search import find_patch
+
         item = item_to_read(find_patch(where, patch).table, where)
         print_value(item if as_json else patch_text(item), as_json)
         return
+    from cube.cli.info import describe_cube, info_text
+
     facts = describe_cube(where)
     print_value(facts if as_json else info_text(facts), as_json)
 
@@ -47,6 +53,10 @@ def search_command(target: str, where: str | None, bbox: str | None, form: str, 
 
     Reads the table in the catalog, and only what it needs of it. T is a cube, its catalog's folder or its collection.
     """
+    from cube.catalog.patch_items import rendered, rows_of
+    from cube.format.target import target_of
+    from cube.query.search import SUMMARY, box_of, cube_url, search
+
     url, out = cube_url(target), rest["out"]
     cube = target_of(url, options=rest["config"].options(url))
     if form == "parquet" and out is None:

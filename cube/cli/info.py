@@ -7,25 +7,25 @@ from typing import Any
 import numpy as np
 
 from cube.cli.progress import counted, size
+from cube.format.root import read_root
 from cube.format.target import Target
-from cube.read.open import open_cube
-from cube.verify.verification import read_root
+from cube.read.opened import Source, open_source
 
 
 def describe_cube(target: Target) -> dict[str, Any]:
     """Return what a cube holds; no pixel is read. Raises ``RequestError`` if there is no cube."""
     _, document = read_root(target)
     attributes = document["attributes"]
-    cube = open_cube(target.url, storage_options=target.cube.options)
-    seasons = cube.season.values
+    cube = open_source(target.url, target.cube.options)
+    seasons = cube.value("season")
     counts = {name: int((seasons == name).sum()) for name in attributes["cube"]["seasons"]}
-    scenes = {(season, int(scene)) for season, scene in zip(seasons, cube.scene.values, strict=True)}
+    scenes = {(season, int(scene)) for season, scene in zip(seasons, cube.value("scene"), strict=True)}
     sizes = {entry.key: entry.size for entry in target.cube.list()}
     facts: dict[str, Any] = {
         "url": target.url,
         "title": attributes["title"],
         "format": attributes["cube"]["format"],
-        "patches": cube.sizes["patch"],
+        "patches": len(seasons),
         "scenes": len(scenes),
         "seasons": {name: count for name, count in counts.items() if count},
         "modalities": {},
@@ -34,31 +34,32 @@ def describe_cube(target: Target) -> dict[str, Any]:
         "pixels_digest": attributes["cube"]["certificate"]["pixels"],
         "open_with": attributes["open_with"].replace("URL", repr(target.url)),
     }
-    if "split" in cube.coords:
-        splits, numbers = np.unique(cube.split.values, return_counts=True)
+    if "split" in cube.specs:
+        splits, numbers = np.unique(cube.value("split"), return_counts=True)
         facts["splits"] = dict(zip(splits.tolist(), numbers.tolist(), strict=True))
-    if "epsg" in cube.coords:
-        known = cube.epsg.values > 0
-        facts["crs"] = sorted({f"EPSG:{code}" for code in cube.epsg.values[known].tolist()})
+    if "epsg" in cube.specs:
+        epsg = cube.value("epsg")
+        known = epsg > 0
+        facts["crs"] = sorted({f"EPSG:{code}" for code in epsg[known].tolist()})
         if known.any():
-            facts["bbox"] = [float(f(axis.values[known])) for f in (np.min, np.max) for axis in (cube.lon, cube.lat)]
+            facts["bbox"] = [float(f(cube.value(axis)[known])) for f in (np.min, np.max) for axis in ("lon", "lat")]
     for place, name in enumerate(attributes["cube"]["modalities"]):
         facts["modalities"][name] = _modality(cube, name, place, sizes)
     return facts
 
 
-def _modality(cube: Any, name: str, place: int, sizes: dict[str, int]) -> dict[str, Any]:
-    array = cube[name]
-    present = cube.present.values[:, place]
+def _modality(cube: Source, name: str, place: int, sizes: dict[str, int]) -> dict[str, Any]:
+    array = cube.specs[name]
+    dtype, present = np.dtype(array.dtype), cube.value("present")[:, place]
     return {
-        "title": array.attrs["long_name"],
-        "units": array.attrs["units"],
-        "dtype": str(array.dtype),
-        "bands": cube[f"{name}_band"].values.tolist(),
+        "title": array.attributes["long_name"],
+        "units": array.attributes["units"],
+        "dtype": dtype.name,
+        "bands": cube.value(f"{name}_band").tolist(),
         "patches": int(present.sum()),
         "missing": int((~present).sum()),
-        "patches_with_nan": int((cube.nan_count.values[:, place] > 0).sum()),
-        "raw_bytes": int(present.sum()) * int(np.prod(array.shape[1:])) * array.dtype.itemsize,
+        "patches_with_nan": int((cube.value("nan_count")[:, place] > 0).sum()),
+        "raw_bytes": int(present.sum()) * int(np.prod(array.shape[1:])) * dtype.itemsize,
         "stored_bytes": sum(value for key, value in sizes.items() if key.startswith(f"{name}/c/")),
     }
 

@@ -7,34 +7,28 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import xarray as xr
-from distributed import Client
 
-from cube import __version__
-from cube.catalog.check import check_catalog, recipe_of
 from cube.cli.catalog import info, search_command
-from cube.cli.options import CONFIG, JSON, SCHEDULER, WORKERS, print_value
+from cube.cli.options import CONFIG, JSON, SCHEDULER, WORKERS, print_value, processes
 from cube.cli.progress import Meter
 from cube.cli.storage import clean, copy
 from cube.cli.words import built_text, estimate_document, plan_text, report_text
-from cube.convert.preparation import claimed
 from cube.errors import CorruptError, CubeError, RequestError, TargetError
-from cube.format.target import Target, target_of
-from cube.jobs.build import SAMPLE, Built, Choice, build, estimate_build, plan_build
-from cube.recipes.bundled import folder, recipe_names
-from cube.recipes.recipe import Recipe, read_recipe, with_profile
-from cube.source.demo import make_demo, true_color
-from cube.store.urls import is_local
-from cube.survey.surveyor import Surveyor
-from cube.verify.verification import batch_count, read_root, verify_cube
-from cube.work.clusters import lanes, open_cluster
-from cube.work.config import Config
-from cube.work.dashboard import observed
+from cube.jobs import SAMPLE
+from cube.work.settings import Defaults
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from cube.format.target import Target
+    from cube.jobs.build import Built, Choice
+    from cube.recipes.recipe import Recipe
+    from cube.work.settings import Settings
 
 _SOURCE = click.option("--source", required=True, metavar="S", help="Folder or s3:// prefix of the patch files.")
 _DASHBOARD = click.option("--dashboard", is_flag=True, help="Print the link to Dask's dashboard.")
@@ -50,10 +44,10 @@ class Machine:
     """Where a build runs, how it reaches its stores, and how much it measures beforehand."""
 
     scheduler: str | None
-    workers: int
+    workers: int | None
     sample: int
     replace: bool = False
-    config: Config = field(default_factory=Config)
+    config: Settings
     dashboard: bool = False
     performance_report: str | None = None
 
@@ -98,7 +92,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="cube")
+@click.version_option(package_name="patchcube", prog_name="cube")
 def main() -> None:
     """Turn folders of satellite patch files into one verified Zarr data cube.
 
@@ -117,12 +111,16 @@ main.add_command(search_command)
 @JSON
 def recipes(name: str | None, as_json: bool) -> None:
     """List the bundled recipes, or print the one called NAME."""
+    from cube.recipes.bundled import folder, recipe_titles
+
     if name is not None:
+        from cube.recipes.recipe import read_recipe
+
         recipe = read_recipe(name)
         path = Path(name) if Path(name).is_file() else folder("recipes") / f"{name}.yaml"
         print_value(recipe.model_dump(mode="json") if as_json else path.read_text(encoding="utf-8").rstrip(), as_json)
         return
-    titles = {item: read_recipe(item).title for item in recipe_names()}
+    titles = recipe_titles()
     print_value(titles if as_json else "\n".join(f"{item:12} {title}" for item, title in titles.items()), as_json)
 
 
@@ -140,9 +138,12 @@ def plan(recipe: str, source: str, profile: str | None, as_json: bool, **options
 
     Writes nothing; with --sample, it measures on so many of the files.
     """
+    chosen = _recipe(recipe, profile)
+    from cube.jobs.build import Choice, estimate_build, plan_build
+
     sample, workers, config = (options.pop(name) for name in ("sample", "workers", "config"))
-    planned = plan_build(_recipe(recipe, profile), source, Choice(**options), config.options(source))
-    expected = estimate_build(planned, None, sample=sample, workers=workers)
+    planned = plan_build(chosen, source, Choice(**options), config.options(source))
+    expected = estimate_build(planned, None, sample=sample, workers=processes(workers))
     print_value(estimate_document(planned, expected) if as_json else plan_text(planned, expected), as_json)
 
 
@@ -165,15 +166,23 @@ def build_command(recipe: str, source: str, to: str, profile: str | None, as_jso
 
     Killed or interrupted, the same command goes on from there.
     """
+    chosen = _recipe(recipe, profile)
+    from cube.jobs.build import Choice
+
     machine = Machine(**{item.name: options.pop(item.name) for item in fields(Machine)})
-    built = run_build(_recipe(recipe, profile), source, to, Choice(**options), machine, quiet=as_json)
+    built = run_build(chosen, source, to, Choice(**options), machine, quiet=as_json)
     print_value(built.document() if as_json else built_text(built, to), as_json)
     sys.exit(0 if built.report.passed else 1)
 
 
 def run_build(recipe: Recipe, source: str, to: str, choice: Choice, machine: Machine, *, quiet: bool = False) -> Built:
     """Plan and build; unless quiet, show the plan before."""
-    target, workers = target_of(to, options=machine.config.options(to)), machine.workers
+    from cube.convert.preparation import claimed
+    from cube.format.target import target_of
+    from cube.jobs.build import build, estimate_build, plan_build
+    from cube.work.clusters import lanes
+
+    target, workers = target_of(to, options=machine.config.options(to)), processes(machine.workers)
     planned = plan_build(recipe, source, choice, machine.config.options(source))
     _refuse_inside(source, to)
     if not quiet:
@@ -189,6 +198,9 @@ def run_build(recipe: Recipe, source: str, to: str, choice: Choice, machine: Mac
 @contextmanager
 def _watched_cluster(machine: Machine, workers: int) -> Iterator[Client | None]:
     """Give a client of the cluster a command asks for, or None, and show of its work what was asked for."""
+    from cube.work.clusters import open_cluster
+    from cube.work.dashboard import observed
+
     profile = machine.config.cluster
     with (
         open_cluster(scheduler=machine.scheduler, workers=workers, profile=profile, dashboard=machine.watched) as client,
@@ -202,6 +214,8 @@ def _tell(line: str) -> None:
 
 
 def _refuse_inside(source: str, to: str) -> None:
+    from cube.store.urls import is_local
+
     if is_local(source) and is_local(to) and Path(source).resolve() in Path(to).resolve().parents:
         raise TargetError(f"{to} lies inside the source {source}: its own objects would be scanned; choose another --to")
 
@@ -222,6 +236,11 @@ def verify(target: str, source: str | None, as_json: bool, **options: Any) -> No
 
     From the store alone, or against its source files too. Nothing is fetched from the web.
     """
+    from cube.catalog.check import check_catalog, recipe_of
+    from cube.format.target import target_of
+    from cube.survey.surveyor import Surveyor
+    from cube.verify.verification import verify_cube
+
     schemas, catalog = options.pop("schemas"), options.pop("catalog")
     if schemas is not None and not catalog:
         raise RequestError("--schemas goes with --catalog")
@@ -242,17 +261,23 @@ def verify(target: str, source: str | None, as_json: bool, **options: Any) -> No
 @click.argument("directory", metavar="[DIR]", required=False, default="cube-demo")
 @WORKERS
 @JSON
-def demo(directory: str, workers: int, as_json: bool) -> None:
+def demo(directory: str, workers: int | None, as_json: bool) -> None:
     """Make a small data set and take it all the way.
 
     Scenes in the shape of SEN12MS are made, built, verified and opened with xarray.
     """
+    from cube.format.target import target_of
+    from cube.jobs.build import Choice
+    from cube.recipes.recipe import read_recipe
+    from cube.source.demo import make_demo
+    from cube.verify.verification import verify_cube
+
     started, recipe = time.monotonic(), read_recipe("demo")
     files, to = Path(directory) / "files", str(Path(directory) / "demo.zarr")
     say = (lambda text: None) if as_json else click.echo
     say(f"1. {recipe.title}, in {files}\n   {make_demo(files)}")
     say(f"2. cube build demo --source {files} --to {to}")
-    machine = Machine(scheduler=None, workers=workers, sample=SAMPLE)
+    machine = Machine(scheduler=None, workers=workers, sample=SAMPLE, config=Defaults())
     built = run_build(recipe, str(files), to, Choice(), machine, quiet=as_json)
     say(f"{built_text(built, to)}\n3. cube verify {to} --source {files}")
     report = verify_cube(target_of(to), source=str(files))
@@ -266,6 +291,11 @@ def demo(directory: str, workers: int, as_json: bool) -> None:
 
 
 def _open_with_xarray(url: str) -> str:
+    import xarray as xr
+
+    from cube.recipes.recipe import read_recipe
+    from cube.source.demo import true_color
+
     selection = true_color(read_recipe("demo"))
     chosen = xr.open_zarr(url).sel(selection)
     words = ", ".join(f"{name}={value!r}" for name, value in selection.items())
@@ -273,15 +303,22 @@ def _open_with_xarray(url: str) -> str:
 
 
 def _recipe(name: str, profile: str | None) -> Recipe:
+    from cube.recipes.bundled import locate
+
+    locate(name)  # a misspelt name is told before anything else is loaded
+    from cube.recipes.recipe import read_recipe, with_profile
+
     recipe = read_recipe(name)
     return with_profile(recipe, profile) if profile else recipe
 
 
 def _verify_workers(target: Target, machine: Machine) -> int:
     """One batch needs no cluster unless one is to be seen, a damaged root none either; no more workers than batches."""
+    from cube.format.root import batch_count, read_root
+
     try:
         _, document = read_root(target)
     except CorruptError:
         return 0
     batches = batch_count(document)
-    return 0 if batches == 1 and not machine.watched else min(machine.workers, batches)
+    return 0 if batches == 1 and not machine.watched else min(processes(machine.workers), batches)

@@ -6,19 +6,36 @@ import json
 from typing import Any
 
 import click
-from dask.system import CPU_COUNT
 
-from cube.work.config import read_config
+from cube.work.settings import Defaults, Settings
+
+
+def _config(_context: click.Context, _option: click.Parameter, path: str | None) -> Settings:
+    if path is None:
+        return Defaults()
+    from cube.work.config import read_config
+
+    return read_config(path)
+
+
+def processes(asked: int | None) -> int:
+    """Return how many local processes to use: as many as asked for, or one for each core as Dask counts them."""
+    if asked is not None:
+        return asked
+    from dask.system import CPU_COUNT
+
+    return int(CPU_COUNT)
+
 
 CONFIG = click.option(
     "--config",
     metavar="FILE",
-    callback=lambda _context, _option, path: read_config(path),
+    callback=_config,
     help="YAML file that names storage options and a Dask cluster.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Use the Dask cluster at this address (tcp://…).")
-WORKERS = click.option("--workers", type=click.IntRange(0), default=CPU_COUNT, show_default="cores", help="Local processes.")
+WORKERS = click.option("--workers", type=click.IntRange(0), show_default="cores", help="Local processes.")
 
 
 def print_value(value: Any, as_json: bool) -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cube.cli.options import CONFIG, JSON, SCHEDULER, WORKERS, print_value
+from cube.cli.options import CONFIG, JSON, SCHEDULER, WORKERS, print_value, processes
 from cube.cli.progress import Meter, counted, duration, size
 from cube.cli.words import report_text
 from cube.errors import CorruptError
-from cube.format.target import Target, target_of
-from cube.jobs.clean import Leftover, find_leftovers, remove_leftovers
-from cube.jobs.copy import Copied, copy_cube
-from cube.verify.verification import batch_count, read_root
-from cube.work.clusters import open_cluster
-from cube.work.config import Config
+
+if TYPE_CHECKING:
+    from cube.format.target import Target
+    from cube.jobs.clean import Leftover
+    from cube.jobs.copy import Copied
+    from cube.work.settings import Settings
 
 
 @click.command()
@@ -27,14 +27,18 @@ from cube.work.config import Config
 @WORKERS
 @CONFIG
 @JSON
-def copy(source: str, to: str, where: str, config: Config, as_json: bool, **machine: Any) -> None:
+def copy(source: str, to: str, where: str, config: Settings, as_json: bool, **machine: Any) -> None:
     """Copy a cube, or some of its patches, and verify the copy.
 
     SRC and DST are paths or s3:// URLs ending in .zarr. Tiles stay shared and the root comes last. Killed or interrupted,
     the same command goes on from there.
     """
+    from cube.format.target import target_of
+    from cube.jobs.copy import copy_cube
+    from cube.work.clusters import open_cluster
+
     origin, target = (target_of(url, options=config.options(url)) for url in (source, to))
-    workers = min(machine["workers"], _batches(origin))
+    workers = min(processes(machine["workers"]), _batches(origin))
     with open_cluster(scheduler=machine["scheduler"], workers=workers if workers > 1 else 0) as client:
         copied = copy_cube(origin, target, client, where=where, watcher=Meter())
     print_value(copied.document() if as_json else copied_text(copied, where), as_json)
@@ -46,12 +50,15 @@ def copy(source: str, to: str, where: str, config: Config, as_json: bool, **mach
 @click.option("--yes", is_flag=True, help="Remove what is listed.")
 @CONFIG
 @JSON
-def clean(place: str, yes: bool, config: Config, as_json: bool) -> None:
+def clean(place: str, yes: bool, config: Settings, as_json: bool) -> None:
     """List builds and copies that were given up, or remove them.
 
     WHERE is a target ending in .zarr, or the folder or prefix that holds targets; the current folder where it is left out.
     Nothing is removed without --yes, and never an object of a finished cube.
     """
+    from cube.format.target import target_of
+    from cube.jobs.clean import find_leftovers, remove_leftovers
+
     options = config.options(place)
     found = find_leftovers(place, options)
     if yes:
@@ -97,6 +104,8 @@ def leftover_text(leftover: Leftover) -> str:
 
 def _batches(source: Target) -> int:
     """Return how many batches a cube has; one where its root is damaged, which is told in time."""
+    from cube.format.root import batch_count, read_root
+
     try:
         _, document = read_root(source)
     except CorruptError:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cube.catalog.page import PAGE
+from cube.catalog import PAGE
 from cube.cli.progress import counted, duration, size
-from cube.convert.estimates import Estimate
-from cube.convert.plan import Plan
-from cube.format.arrays import ArraySpec
-from cube.jobs.build import Built
-from cube.recipes.recipe import Recipe
-from cube.source.inventory import Inventory
-from cube.verify.report import Report
+
+if TYPE_CHECKING:
+    from cube.convert.estimates import Estimate
+    from cube.convert.plan import Plan
+    from cube.format.arrays import ArraySpec
+    from cube.jobs.build import Built
+    from cube.recipes.recipe import Recipe
+    from cube.source.inventory import Inventory
+    from cube.verify.report import Report
 
 _AGAIN = "No catalog was written. The same command writes the damaged batches again."
 _SHOWN = 5

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cube.recipes.recipe import Recipe
+if TYPE_CHECKING:
+    from cube.recipes.recipe import Recipe
 
 CATALOG = "../{name}.stac/collection.json"
 """Where the catalog lies, from the cube: ``name`` is the cube's own without ``.zarr``, so that a cube may be renamed."""

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cube.format.arrays import ArraySpec
 from cube.format.tiles import DIGEST_SIZE, TileLayout
-from cube.recipes.recipe import Recipe
-from cube.recipes.sections import Band
+
+if TYPE_CHECKING:
+    from cube.recipes.recipe import Recipe
+    from cube.recipes.sections import Band
 
 FORMAT = "1.1"
 """Version of the format on disk."""

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pyproj import Transformer
 
 from cube.geo.contours import contours
+from cube.geo.projection import to_degrees
 
 Box = tuple[float, float, float, float]
 """West, south, east, north, or the same in the units of a CRS. In degrees, west > east says that it crosses 180°."""
@@ -124,7 +124,7 @@ def _around(bounds: Box) -> Ring:
 
 def _in_degrees(code: int, ring: Ring) -> Ring:
     """Return a ring of a CRS in degrees, its longitudes without jumps; near a pole it gets more points."""
-    transformer = Transformer.from_crs(code, 4326, always_xy=True)
+    transformer = to_degrees(code)
     lon, lat = transformer.transform(*ring.T)
     if not np.isfinite(lon).all():
         return np.full(ring.shape, np.nan)

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pyproj import Transformer
+
+from cube.geo.projection import to_degrees
 
 
 def centres(epsg: NDArray[Any], transform: NDArray[np.float64], size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -19,5 +20,5 @@ def centres(epsg: NDArray[Any], transform: NDArray[np.float64], size: int) -> tu
     x, y = a * size / 2 + b * size / 2 + c, d * size / 2 + e * size / 2 + f
     for code in np.unique(epsg[epsg > 0]):
         rows = epsg == code
-        lon[rows], lat[rows] = Transformer.from_crs(int(code), 4326, always_xy=True).transform(x[rows], y[rows])
+        lon[rows], lat[rows] = to_degrees(int(code)).transform(x[rows], y[rows])
     return lon, lat

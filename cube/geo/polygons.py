@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pyproj import Transformer
 
 from cube.geo.footprints import footprint, rectangle
+from cube.geo.projection import to_degrees
 
 Array = NDArray[Any]
 
@@ -63,7 +63,7 @@ def _in_degrees(epsg: Array, transform: Array, points: Array) -> tuple[Array, Ar
     lon, lat = np.full(x.shape, np.nan), np.full(x.shape, np.nan)
     for code in np.unique(epsg[epsg > 0]):
         here = epsg == code
-        lon[:, here], lat[:, here] = Transformer.from_crs(int(code), 4326, always_xy=True).transform(x[:, here], y[:, here])
+        lon[:, here], lat[:, here] = to_degrees(int(code)).transform(x[:, here], y[:, here])
     return lon, lat
 
 

@@ -33,8 +33,6 @@ from cube.work.clusters import run
 from cube.work.watch import SILENT, Watcher
 
 SURVEY = "survey.json"
-SAMPLE = 100
-"""Patches a build reads beforehand to predict what it will take."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from cube.catalog.describe import CATALOG, COLLECTION, describe, publish
 from cube.convert.writer import REPORT
 from cube.errors import CorruptError, RequestError, TargetError
 from cube.format.arrays import ArraySpec, chunk_key
+from cube.format.root import read_root
 from cube.format.small import write_array
 from cube.format.target import ROOT, Target
 from cube.jobs.subset import (
@@ -35,7 +36,7 @@ from cube.records.presence import clear_unfinished, living_build, present
 from cube.store.protocol import Store
 from cube.survey.surveyor import Survey, Surveyor
 from cube.verify.report import Report
-from cube.verify.verification import read_root, verify_unrooted
+from cube.verify.verification import verify_unrooted
 from cube.work.clusters import Task, run
 from cube.work.watch import SILENT, Watcher
 

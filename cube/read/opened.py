@@ -18,7 +18,6 @@ from cube.format.certificate import sealed
 from cube.format.layout import FORMAT, tile_layout
 from cube.format.small import read_array
 from cube.format.target import ROOT, target_of
-from cube.query.table import DIGEST, open_table, own_facts, read_shares
 from cube.read.cache import TileCache
 from cube.read.pixels import PixelReader
 from cube.store.failures import undamaged
@@ -99,6 +98,8 @@ class Source:
         several, ``RequestError`` if there is no table or it is of another cube.
         """
         if field not in self._values:
+            from cube.query.table import DIGEST, open_table, own_facts, read_shares
+
             options = self.store.options if isinstance(self.store, ObjectStore) else None
             file, certified = open_table(target_of(self.url, options=options).stac), self.attributes["cube"]["certificate"]
             if own_facts(file)[DIGEST] != f"{certified['hash']}:{certified['pixels']}":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import typing
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from cube.errors import RecipeError
-from cube.recipes.bundled import folder, recipe_names
+from cube.recipes.bundled import folder, locate, nearest, recipe_names
 
 
 class _Loader(yaml.SafeLoader):
@@ -76,7 +75,7 @@ class Document:
 
 def load_document(name_or_path: str) -> Document:
     """Read a bundled recipe by name or a file by path, following ``extends``."""
-    path = _locate(name_or_path)
+    path = locate(name_or_path)
     node = _extended(path, ())
     try:
         data = _Loader("").construct_document(node)
@@ -95,17 +94,6 @@ def _extended(path: Path, above: tuple[Path, ...]) -> yaml.MappingNode:
     if other.resolve() in above:
         raise RecipeError(f"{path}, line {base[0].start_mark.line + 1}: extends: {base[1].value!r} extends this recipe itself")
     return _merge(_extended(other, (*above, path.resolve())), _without(node, "extends"))
-
-
-def _locate(name_or_path: str) -> Path:
-    path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        if path.is_file():
-            return path
-        raise RecipeError(f"{name_or_path}: no such file")
-    if name_or_path in recipe_names():
-        return folder("recipes") / f"{name_or_path}.yaml"
-    raise RecipeError(f"no bundled recipe is called {name_or_path!r}{nearest(name_or_path, recipe_names())}")
 
 
 def _sibling(path: Path, node: yaml.Node) -> Path:
@@ -211,11 +199,3 @@ def _keys_at(model: Any, place: list[Any]) -> list[str]:
         if type(None) in typing.get_args(model) and choices:
             model = choices[0]
     return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """Return a clause naming the nearest known word, or all of them; empty where none is known."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; expected one of {', '.join(known)}" if known else ""

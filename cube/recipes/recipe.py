@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from cube.recipes.reading import Document, load_document, nearest
+from cube.recipes.bundled import nearest
+from cube.recipes.reading import Document, load_document
 from cube.recipes.sections import (
     CODEC,
     Codec,

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 
-import fsspec
-
 from cube.store.failures import DamagedAnswer, client_errors, explained, insist, unlike_listed, with_defaults
 from cube.store.protocol import Entry, Range
 
@@ -67,6 +65,8 @@ class ObjectStore:
 
     def _open(self) -> tuple[Any, str]:
         options = with_defaults(self.prefix, self.options)
+        import fsspec  # 50 ms, which only object stores are worth
+
         fs, root = fsspec.core.url_to_fs(self.prefix, use_listings_cache=False, **options)
         return fs, root.rstrip("/")
 

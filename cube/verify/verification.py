@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,10 +11,11 @@ from blake3 import blake3
 from distributed import Client
 from numpy.typing import NDArray
 
-from cube.errors import CorruptError, RequestError
+from cube.errors import CorruptError
 from cube.format.arrays import ArraySpec, chunk_key, read_spec, values_digest
-from cube.format.certificate import pixels_digest, sealed
-from cube.format.layout import FORMAT, ORIGINALS, tile_layout
+from cube.format.certificate import pixels_digest
+from cube.format.layout import ORIGINALS, tile_layout
+from cube.format.root import parse_root, read_root
 from cube.format.small import read_array
 from cube.format.target import ROOT, Target
 from cube.geo.grid import centres
@@ -71,42 +71,6 @@ def verify_unrooted(
     verification = _Verification(target, client, watcher)
     verification.surveyor = surveyor
     return verification.report(root)
-
-
-def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
-    """Return the root document of a cube, as stored and parsed.
-
-    Raises ``RequestError`` if there is none or it is of another format, ``CorruptError`` if it is not what was sealed.
-    """
-    try:
-        data = target.cube.read(ROOT)
-        if not sealed(data):
-            data = target.cube.read(ROOT)  # it may have been damaged only on its way
-    except FileNotFoundError:
-        unfinished = target.build.exists("plan.json")
-        hint = "its build is not finished: run the same `cube build` again" if unfinished else "there is no cube"
-        raise RequestError(f"{target.url}: {hint}") from None
-    return data, parse_root(target, data)
-
-
-def parse_root(target: Target, data: bytes) -> dict[str, Any]:
-    """Return the root document of a cube from its bytes. Raises as ``read_root`` does."""
-    try:
-        document: dict[str, Any] = json.loads(data)
-        known = document["attributes"]["cube"]["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorruptError(f"{target.url}/{ROOT} is damaged or not of this package ({error!r})") from None
-    if not sealed(data):
-        raise CorruptError(f"{target.url}/{ROOT} (format {known}) is not what was sealed; nothing below it can be trusted")
-    if str(known).partition(".")[0] != FORMAT.partition(".")[0]:
-        raise RequestError(f"{target.url} has format {known}; this version knows {FORMAT}")
-    return document
-
-
-def batch_count(root: Mapping[str, Any]) -> int:
-    """Return how many batches the cube of a root document has."""
-    header = root["consolidated_metadata"]["metadata"][f"{ORIGINALS}/header"]
-    return int(-(-header["shape"][0] // header["chunk_grid"]["configuration"]["chunk_shape"][0]))
 
 
 @dataclass(frozen=True)

@@ -75,13 +75,11 @@ class Config(_Part):
         return dict(self.storage[max(fitting, key=len)]) if fitting else {}
 
 
-def read_config(path: str | Path | None) -> Config:
-    """Read a config file; an empty config where ``path`` is None.
+def read_config(path: str | Path) -> Config:
+    """Read a config file.
 
     Raises ``ConfigError`` naming the file and the place, and never a value that stands there.
     """
-    if path is None:
-        return Config()
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         return Config.model_validate(data if data is not None else {})

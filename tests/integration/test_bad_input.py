@@ -510,7 +510,7 @@ def test_a_source_that_is_gone_after_the_plan_makes_no_gap(
             yield
 
     with monkeypatch.context() as patch:
-        patch.setattr("cube.cli.main.claimed", claimed_and_lost)
+        patch.setattr("cube.convert.preparation.claimed", claimed_and_lost)
         result = convert(recipe, files, to, "--incomplete", "keep", "--sample", sample)
     assert result.exit_code == 1
     assert result.stdout == ""
@@ -657,7 +657,7 @@ def test_targets_are_looked_at_before_any_process_is_started(
     def start(**options: Any) -> None:
         raise AssertionError("a cluster was started")
 
-    monkeypatch.setattr("cube.cli.main.open_cluster", start)
+    monkeypatch.setattr("cube.work.clusters.open_cluster", start)
     photos(tmp_path / "a.zarr")
     shutil.copytree(clean, tmp_path / "b.zarr")
     (tmp_path / "c.zarr").write_text("x")

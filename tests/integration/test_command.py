@@ -233,7 +233,7 @@ def test_recipes() -> None:
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["recipes", "sen12m"], 2, "cube: no bundled recipe is called 'sen12m'; did you mean 'sen12ms'?"),
+        (["recipes", "sen12m"], 2, "cube: no bundled recipe is called 'sen12m'; did you mean 'sen12ms' or 'sen1-2'?"),
         (["plan", "sen12ms", "--source", "nowhere"], 2, "cube: nowhere: no such folder"),
         (["plan", "sen12ms"], 2, "Missing option '--source'"),
         (["build", "sen12ms", "--source", "nowhere", "--to", "a.zip"], 2, "expected a path or URL that ends in .zarr"),

@@ -18,10 +18,11 @@ from making import BANDS, Made, Scene, build, make_patches
 from cube.convert.plan import Plan
 from cube.convert.writer import write_cube
 from cube.format.arrays import chunk_key
+from cube.format.root import read_root
 from cube.format.target import target_of
 from cube.format.tiles import read_index
 from cube.recipes.recipe import Recipe, read_recipe
-from cube.verify.verification import read_root, verify_cube
+from cube.verify.verification import verify_cube
 
 SEED = 85
 FALL = Scene("fall", 7, rows=3, columns=4, gaps=((0, 1), (2, 2)))

@@ -249,7 +249,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_unknown_names_are_answered_with_the_nearest() -> None:
-    assert refusal("sen12m") == "no bundled recipe is called 'sen12m'; did you mean 'sen12ms'?"
+    assert refusal("sen12m") == "no bundled recipe is called 'sen12m'; did you mean 'sen12ms' or 'sen1-2'?"
     assert "expected one of demo, sen1-2, sen12ms, sen12ms-cr" in refusal("landsat")
     assert "no bundled recipe is called" in refusal("../recipes/sen12ms")
 

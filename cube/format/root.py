@@ -1,0 +1,48 @@
+"""The root document of a cube, which vouches for everything else in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from cube.errors import CorruptError, RequestError
+from cube.format.certificate import sealed
+from cube.format.layout import FORMAT, ORIGINALS
+from cube.format.target import ROOT, Target
+
+
+def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
+    """Return the root document of a cube, as stored and parsed.
+
+    Raises ``RequestError`` if there is none or it is of another format, ``CorruptError`` if it is not what was sealed.
+    """
+    try:
+        data = target.cube.read(ROOT)
+        if not sealed(data):
+            data = target.cube.read(ROOT)  # it may have been damaged only on its way
+    except FileNotFoundError:
+        unfinished = target.build.exists("plan.json")
+        hint = "its build is not finished: run the same `cube build` again" if unfinished else "there is no cube"
+        raise RequestError(f"{target.url}: {hint}") from None
+    return data, parse_root(target, data)
+
+
+def parse_root(target: Target, data: bytes) -> dict[str, Any]:
+    """Return the root document of a cube from its bytes. Raises as ``read_root`` does."""
+    try:
+        document: dict[str, Any] = json.loads(data)
+        known = document["attributes"]["cube"]["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptError(f"{target.url}/{ROOT} is damaged or not of this package ({error!r})") from None
+    if not sealed(data):
+        raise CorruptError(f"{target.url}/{ROOT} (format {known}) is not what was sealed; nothing below it can be trusted")
+    if str(known).partition(".")[0] != FORMAT.partition(".")[0]:
+        raise RequestError(f"{target.url} has format {known}; this version knows {FORMAT}")
+    return document
+
+
+def batch_count(root: Mapping[str, Any]) -> int:
+    """Return how many batches the cube of a root document has."""
+    header = root["consolidated_metadata"]["metadata"][f"{ORIGINALS}/header"]
+    return int(-(-header["shape"][0] // header["chunk_grid"]["configuration"]["chunk_shape"][0]))
