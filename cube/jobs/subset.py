@@ -191,7 +191,7 @@ def subset_documents(subset: Subset) -> tuple[dict[str, bytes], bytes]:
     certified = certificate(
         pixels_digest(values["patch"], values["digest"]), {path: values_digest(values[path]) for path in values}, stored
     )
-    attributes["open_with"] = opening_line(str(values["season"][0]))
+    attributes["open_with"] = opening_line(values["season"])
     attributes["subset"] = {
         "where": subset.where,
         "of_patches": next(spec.shape[0] for spec in array_specs(subset.root) if spec.path == "patch"),

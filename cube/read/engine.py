@@ -18,13 +18,11 @@ from xarray.core import indexing
 
 from cube.errors import RequestError
 from cube.format.arrays import ArraySpec
-from cube.format.small import read_array
 from cube.format.tiles import TileLayout
 from cube.query.choose import Box, as_slice, select_patches
 from cube.read.cache import TileCache
 from cube.read.opened import Root, Source, read_root, source_of
 from cube.read.pixels import PixelReader, Window
-from cube.store.protocol import Store
 
 _DASK_BYTES = 256 << 20
 """Most decoded bytes of one Dask chunk."""
@@ -32,11 +30,24 @@ _READABLE = {"blosc", "bytes", "crc32c", "gzip", "sharding_indexed", "transpose"
 """Codecs that are left to zarr where the chain is not this package's own. Anything else is refused before a byte is decoded."""
 
 
+class InMemory(xr.Variable):
+    """A label: never chunked, so that it can group, filter and index whatever is chunked beside it.
+
+    A label of Dask chunks is no use to ``groupby``, ``where(…, drop=True)`` and boolean indexing, which need its values.
+    """
+
+    __slots__ = ()
+
+    def chunk(self, *_chunks: Any, **_options: Any) -> InMemory:
+        """Return the label as it is."""
+        return self.copy(deep=False)
+
+
 @dataclass
 class _Labels(BackendArray):
-    """A small array, read whole when it is first used."""
+    """A small array, read whole when it is first used, once for all that is derived from an opened cube."""
 
-    store: Store
+    source: Source
     spec: ArraySpec
 
     def __post_init__(self) -> None:
@@ -47,7 +58,7 @@ class _Labels(BackendArray):
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.VECTORIZED, self._get)
 
     def _get(self, key: Any) -> Any:
-        return read_array(self.store, self.spec)[key]
+        return self.source.value(self.spec.path)[key]
 
 
 @dataclass
@@ -105,6 +116,12 @@ class CubeBackend(BackendEntrypoint):
         where: str | None = None,
         bbox: Box | None = None,
         modalities: Sequence[str] | None = None,
+        mask_and_scale: bool | None = None,
+        decode_times: Any = None,
+        decode_timedelta: Any = None,
+        use_cftime: bool | None = None,
+        concat_characters: bool | None = None,
+        decode_coords: Any = None,
     ) -> xr.Dataset:
         """Open a cube lazily; one request for the root, one for every chunk of ids and of the labels ``where`` names.
 
@@ -112,13 +129,20 @@ class CubeBackend(BackendEntrypoint):
         (``season=summer and split=train``), ``bbox`` those that meet a box (west, south, east, north in degrees),
         ``modalities`` the variables. ``cache_bytes`` keeps so many bytes of decoded tiles per modality.
 
+        xarray's keywords for decoding are taken. Nothing in a cube is encoded (no ``_FillValue``, no ``scale_factor``, no
+        times), so they change nothing, but ``decode_coords=False``, which leaves the labels among the variables. A group
+        that is no cube of this package is decoded as they say.
+
         Raises ``FileNotFoundError`` if nothing is there, ``FilterError`` for a filter that names what is not there,
         ``RequestError`` for a group without consolidated metadata, a codec that is not read, or an unknown modality.
         """
         root = read_root(filename_or_obj, storage_options)
         source = source_of(root)
         if source is None:
-            return _plain(root, storage_options, drop_variables, bool(where or bbox or modalities))
+            decoding = {"mask_and_scale": mask_and_scale, "decode_times": decode_times, "decode_timedelta": decode_timedelta}
+            more = {"use_cftime": use_cftime, "concat_characters": concat_characters, "decode_coords": decode_coords}
+            said = {name: value for name, value in (decoding | more).items() if value is not None}
+            return _plain(root, storage_options, drop_variables, said, chosen=bool(where or bbox or modalities))
         dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
         if unknown := sorted(set(modalities or ()) - set(source.modalities)):
             raise RequestError(f"{root.url} has no modalities {unknown}; it has {', '.join(source.modalities)}")
@@ -129,15 +153,18 @@ class CubeBackend(BackendEntrypoint):
         variables = {path: _variable(source, spec, cache_bytes) for path, spec in source.specs.items() if path not in dropped}
         pixels = {name: variables.pop(name) for name in source.modalities if name in variables}
         attributes = {name: value for name, value in source.attributes.items() if name != "coordinates"}
-        cube = xr.Dataset(pixels, variables, attributes)
-        return cube if rows is None else _chosen(cube, rows)
+        # Given as coordinates they would lose their class.
+        labels = [name for name in variables if name not in variables[name].dims]
+        cube = xr.Dataset({**pixels, **variables}, attrs=attributes).set_coords(labels)
+        cube = cube if rows is None else _chosen(cube, rows)
+        return cube.reset_coords() if decode_coords is False else cube
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Leave guessing to xarray's own Zarr engine: this one is asked for by name."""
         return False
 
 
-def _plain(root: Root, options: Any, dropped: Any, chosen: bool) -> xr.Dataset:
+def _plain(root: Root, options: Any, dropped: Any, decoding: dict[str, Any], *, chosen: bool) -> xr.Dataset:
     """Leave a Zarr group that is no cube to xarray's own engine, unless its codecs could run anything."""
     for path, item in root.listed.items():
         if item.get("zarr_format") != 3:  # one of format 2 names its codecs elsewhere
@@ -147,7 +174,9 @@ def _plain(root: Root, options: Any, dropped: Any, chosen: bool) -> xr.Dataset:
     if chosen:
         raise RequestError(f"{root.url} is no cube of this package: open it without where, bbox and modalities, then select")
     options = dict(options) if options else None
-    plain: xr.Dataset = xr.open_zarr(root.url, chunks=None, zarr_format=3, storage_options=options, drop_variables=dropped)
+    plain: xr.Dataset = xr.open_zarr(
+        root.url, chunks=None, zarr_format=3, storage_options=options, drop_variables=dropped, **decoding
+    )
     return plain
 
 
@@ -185,8 +214,8 @@ def _variable(source: Source, spec: ArraySpec, cache_bytes: int) -> xr.Variable:
         return xr.Variable(spec.dimensions, data, attributes, {"preferred_chunks": chunks})
     known = _known_values(source, spec)
     if known is not None:
-        return xr.Variable(spec.dimensions, known, attributes)
-    return xr.Variable(spec.dimensions, indexing.LazilyIndexedArray(_Labels(source.store, spec)), attributes)
+        return InMemory(spec.dimensions, known, attributes)
+    return InMemory(spec.dimensions, indexing.LazilyIndexedArray(_Labels(source, spec)), attributes)
 
 
 def _chunk_patches(layout: TileLayout) -> int:

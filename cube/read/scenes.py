@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import rioxarray  # noqa: F401 (registers ``.rio``)
 import xarray as xr
 from numpy.typing import NDArray
 from pyproj import CRS
@@ -79,7 +80,8 @@ def open_patch(url: str, patch_id: str, *, storage_options: Options = None) -> x
     in ``spatial_ref``. Without a georeference ``x`` and ``y`` count pixels. An image that is absent (see ``present``) holds the
     fill value. Raises ``RequestError`` for an unknown id.
     """
-    cube = open_cube(open_source(url, storage_options).url, storage_options=storage_options)
+    source = open_source(url, storage_options)
+    cube = open_cube(source.url, storage_options=storage_options)
     found = np.flatnonzero(cube["patch"].values == patch_id)
     if not len(found):
         raise RequestError(
@@ -89,6 +91,7 @@ def open_patch(url: str, patch_id: str, *, storage_options: Options = None) -> x
     patch = cube.isel(patch=int(found[0])).assign_coords(_axes(where, (cube.sizes["y"], cube.sizes["x"])))
     for name in patch.data_vars:
         patch[name].encoding = _encoding(patch)
+        patch[name].attrs["nodata"] = source.reader(str(name)).fill
     return patch
 
 
@@ -191,7 +194,8 @@ def _variable(array: xr.DataArray, pixels: _Raster) -> xr.Variable:
     tile = pixels.reader.layout.tile
     chunks = dict(zip(array.dims[1:], (pixels.shape[0], _CHUNK * tile, _CHUNK * tile), strict=True))
     data = indexing.LazilyIndexedArray(pixels)
-    return xr.Variable(array.dims[1:], data, array.attrs, {"preferred_chunks": chunks, "grid_mapping": "spatial_ref"})
+    attributes = array.attrs | {"nodata": pixels.reader.fill}
+    return xr.Variable(array.dims[1:], data, attributes, {"preferred_chunks": chunks, "grid_mapping": "spatial_ref"})
 
 
 class _Wanted:

@@ -15,8 +15,13 @@ from cube.train.assembly import Assembly, Counters
 from cube.train.samples import Samples
 from cube.train.shelf import Modality
 from cube.train.shuffle import Shuffle, in_order, shuffled, stream_bounds
+from cube.train.states import read_state, require_one, require_stream, require_whole
 
 Array = NDArray[Any]
+
+
+_LEAST = {"batch_size": 1, "seed": 0, "threads": 1, "memory": 1, "prefetch": 1, "epoch": 0, "start": 0}
+"""Least value of every option that is a whole number."""
 
 
 @dataclass
@@ -55,9 +60,12 @@ class Batches:
     """Batches of this epoch that are left out, because they were consumed before."""
 
     def __post_init__(self) -> None:
-        number, streams = self.stream
-        if self.batch_size < 1 or not 0 <= number < streams or min(self.threads, self.prefetch) < 1:
-            raise RequestError(f"cannot make batches of {self.batch_size} for stream {number} of {streams}")
+        for name, least in _LEAST.items():
+            require_whole(name, getattr(self, name), least)
+        require_stream(self.stream)
+        require_one("tail", self.tail, ("keep", "drop", "repeat"))
+        if not isinstance(self.shuffle, (bool, Shuffle)):
+            raise RequestError(f"shuffle is {self.shuffle!r}: expected True, False or a Shuffle")
         named = {*self.dtypes, *(name for names in self.stack.values() for name in names)}
         if unknown := sorted(named - set(self.samples.modalities)):
             raise RequestError(f"{unknown} are named, but not read; expected {', '.join(self.samples.modalities)}")
@@ -105,13 +113,11 @@ class Batches:
         return {"epoch": self.epoch, "batch": self.start, "plan": self._plan()}
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Go on where ``state`` was taken. Raises ``RequestError`` if it is of other samples, batches, seed or streams."""
-        if state["plan"] != self._plan():
-            raise RequestError(
-                "the state is of other samples, batch size, shuffle, seed or number of streams; make these batches as "
-                "those were made"
-            )
-        self.epoch, self.start = int(state["epoch"]), int(state["batch"])
+        """Go on where ``state`` was taken.
+
+        Raises ``RequestError`` if it is no state, or one of other samples, modalities, batches, seed or streams.
+        """
+        self.epoch, self.start = read_state(state, {"plan": self._plan()}, len(self))
 
     def _length(self) -> int:
         """Return the samples of this stream in one epoch."""
@@ -120,7 +126,8 @@ class Batches:
 
     def _plan(self) -> str:
         rows = np.ascontiguousarray(self.samples.rows).tobytes()
-        how = (self.batch_size, str(self.shuffle), self.seed, self.stream, self.tail)
+        bands = {name: self.samples.bands(name) for name in self.samples.modalities}
+        how = (self.batch_size, str(self.shuffle), self.seed, tuple(self.stream), self.tail, bands)
         return hashlib.sha256(rows + repr(how).encode()).hexdigest()[:16]
 
     def _modalities(self) -> dict[str, Modality]:

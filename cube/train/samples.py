@@ -14,6 +14,7 @@ from cube.errors import RequestError
 from cube.query.choose import select_patches
 from cube.read.opened import Source, open_source
 from cube.read.pixels import PixelReader, Window
+from cube.train.states import require_one
 
 Array = NDArray[Any]
 Box = tuple[float, float, float, float]
@@ -46,6 +47,7 @@ class Samples:
 
     def __init__(self, url: str, *, storage_options: Mapping[str, Any] | None = None, **choice: Any) -> None:
         self.url, self.storage_options, self.choice = url, dict(storage_options or {}), Choice(**choice)
+        require_one("incomplete", self.choice.incomplete, ("refuse", "leave out", "keep"))
         self._source = open_source(url, self.storage_options)
         self.modalities = _bands(self._source, self.choice.modalities)
         """Modality → positions of the wanted bands."""

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cube.train.states import require_whole
+
 Array = NDArray[Any]
 Positions = NDArray[np.int64]
 
@@ -30,8 +32,8 @@ class Shuffle:
     """How far a patch may move from its place within its block."""
 
     def __post_init__(self) -> None:
-        if min(self.block, self.lanes, self.spread) < 1:
-            raise ValueError(f"{self}: expected at least 1 of each")
+        for name in ("block", "lanes", "spread"):
+            require_whole(name, getattr(self, name), 1)
 
 
 def stream_bounds(length: int, streams: int) -> Positions:

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from cube.errors import RequestError
 from cube.train.batches import Batches
 from cube.train.samples import Samples
+from cube.train.states import read_state, require_one, require_whole
 
 Sample = dict[str, Any]
 Form = Callable[[Sample], Sample]
@@ -110,6 +110,8 @@ class BatchLoader:
     def __init__(
         self, samples: Samples, *, workers: int = 0, pin_memory: bool = False, context: str = "spawn", **options: Any
     ) -> None:
+        require_whole("workers", workers, 0)
+        require_one("context", context, ("spawn", "forkserver", "fork"))
         options.setdefault("stream", _rank())
         self.dataset, self.workers = BatchDataset(samples, **options), workers
         self._epoch, self._consumed = self.dataset.position.tolist()
@@ -142,9 +144,8 @@ class BatchLoader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where ``state`` was taken."""
         mine = self.state_dict()
-        if different := [name for name in ("workers", "plan") if state[name] != mine[name]]:
-            raise RequestError(f"the state is of another loader ({', '.join(different)} differ): make this one as that one was")
-        self._epoch, self._consumed = int(state["epoch"]), int(state["batch"])
+        own = {name: mine[name] for name in ("workers", "plan")}
+        self._epoch, self._consumed = read_state(state, own, len(self))
 
 
 @dataclass(frozen=True)

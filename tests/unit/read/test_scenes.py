@@ -13,6 +13,7 @@ import rioxarray  # noqa: F401  registers .rio
 import xarray as xr
 from making import BANDS, FILLS, MODALITIES, SCENES, Built, Made, Scene, build, make_patches, scene_image, write_recipe
 from PIL import Image
+from rasterio.enums import Resampling
 
 from cube import open_cube
 from cube.errors import RequestError
@@ -128,6 +129,28 @@ def test_rioxarray_finds_place_and_crs_and_writes_the_image(tiny_cube: Built, tm
         expected = (10.0, 0.0, scene.origin[0], 0.0, -10.0, scene.origin[1])
         np.testing.assert_allclose(got[:6], expected, rtol=0, atol=1e-6)
         np.testing.assert_allclose(array.rio.transform()[:6], expected, rtol=0, atol=1e-6)
+
+
+def test_rioxarray_knows_what_stands_where_nothing_is(tiny_cube: Built) -> None:
+    scene = SCENES[0]
+    raster = open_scene(tiny_cube.url, season=scene.season, scene=scene.number)
+    patch = open_patch(tiny_cube.url, str(open_cube(tiny_cube.url)["patch"].values[0]))
+    for opened in (raster, patch):
+        assert np.isnan(opened["s1"].rio.nodata)
+        assert opened["s2"].rio.nodata == 0
+        assert opened["lc"].rio.nodata == 0
+
+
+@pytest.mark.filterwarnings("default:Use `@` matmul:PendingDeprecationWarning")  # rioxarray, on every transform
+def test_reprojecting_invents_no_values_outside(tiny_cube: Built) -> None:
+    scene = SCENES[0]
+    raster = open_scene(tiny_cube.url, season=scene.season, scene=scene.number)["s2"]
+    turned = raster.rio.reproject("EPSG:4326", resampling=Resampling.bilinear)
+    known = raster.values[raster.values > 0]
+    given = turned.values[turned.values > 0]
+    assert known.min() <= given.min() <= given.max() <= known.max()
+    assert (turned.values == 0).any()
+    assert turned.rio.nodata == 0
 
 
 def test_x_and_y_are_pixel_centres(tiny_cube: Built, made: Made) -> None:

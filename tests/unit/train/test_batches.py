@@ -114,7 +114,7 @@ def test_a_state_of_other_batches_is_refused(tiny_cube: Built) -> None:
         Batches(Samples(tiny_cube.url), batch_size=4, stream=(0, 2)),
         Batches(Samples(tiny_cube.url, where="season=summer"), batch_size=4),
     ):
-        with pytest.raises(RequestError, match="other samples"):
+        with pytest.raises(RequestError, match="another loader"):
             other.resume(state)
 
 

@@ -59,5 +59,5 @@ def test_same_share_counts_pairs() -> None:
 
 
 def test_impossible_shuffles_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="expected a whole number, 1 or more"):
         Shuffle(lanes=0)
