@@ -185,7 +185,7 @@ def _decode(
         try:
             if isinstance(data, OSError):
                 raise data
-            rasters[name] = expectation.check(reader.read(data))
+            rasters[name] = expectation.check(reader.read(data, expectation))
         except (RejectedFile, OSError) as error:
             rejected.append(rejection(path, error))
     return rasters, rejected

@@ -20,18 +20,46 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from cube.errors import RejectedFile
+from cube.source.png_header import PNG, decisive_png, png_claim, png_ranges
+from cube.source.tiff_header import (
+    BANDS,
+    COMPRESSION,
+    GEOKEYS,
+    HEIGHT,
+    MATRIX,
+    MOST_VALUES,
+    PIXEL_SCALE,
+    PLANAR,
+    STRIP_OFFSETS,
+    TIEPOINT,
+    TIFF,
+    WIDTH,
+    Claim,
+    Directory,
+    pixel_extents,
+    read_directory,
+    require_bounded,
+    sample_type,
+    tiff_claim,
+)
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_TYPES = {1: "B", 2: "s", 3: "H", 4: "I", 5: "2I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q"}
-_SAMPLE_KINDS = {1: "u", 2: "i", 3: "f"}
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _BANDS, _PLANAR, _SAMPLE_FORMAT = 256, 257, 258, 259, 277, 284, 339
-_STRIP_OFFSETS, _STRIP_BYTES, _TILE_OFFSETS, _TILE_BYTES = 273, 279, 324, 325
-_PIXEL_SCALE, _TIEPOINT, _MATRIX, _GEOKEYS = 33550, 33922, 34264, 34735
 _MODEL_TYPE, _RASTER_TYPE, _GEOGRAPHIC, _PROJECTED = 1024, 1025, 2048, 3072
 _USER_DEFINED = 32767
 _TIE = struct.Struct("<6d")
 _LARGEST = 2**30
-"""Decoded bytes of the largest image that is believed."""
+"""Decoded bytes of the largest image that is believed where nothing is known of it."""
+_ALONE = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_PAM_ENABLED": "NO",
+    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none",
+    "PROJ_NETWORK": "OFF",
+    "GDAL_CACHEMAX": 2**24,
+}
+"""Options by which GDAL looks at nothing but the bytes it is given, and keeps few of what it has decoded."""
+_MOST_BANDS = 1024
+"""Bands that are believed where nothing is known of the image."""
+_SPARE_BYTES, _BLOCK_BYTES = 2**22, 2**24
+"""Bytes that a file of the smallest image may have, and a tile of it when decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +101,48 @@ class Expectation:
     header_bytes: int
     """Most bytes of a file that are no pixels."""
 
-    def check(self, raster: Raster) -> Raster:
-        """Return the raster if it is as expected; otherwise raise ``RejectedFile`` saying what differs."""
-        height, width, bands = raster.pixels.shape
+    @property
+    def pixel_bytes(self) -> int:
+        """Decoded bytes of one image."""
+        return self.size**2 * self.bands * np.dtype(self.dtype).itemsize
+
+    @property
+    def file_bytes(self) -> int:
+        """Most bytes of a file: twice its pixels, for those compress badly or come with overviews, and room for all else."""
+        return 2 * self.pixel_bytes + _SPARE_BYTES
+
+    @property
+    def block_bytes(self) -> int:
+        """Most bytes of one decoded tile: blocks of a small image may be larger than the image."""
+        return max(4 * self.pixel_bytes, _BLOCK_BYTES)
+
+    @property
+    def decoding_bytes(self) -> int:
+        """Most memory that decoding one file takes: its bytes, one tile, and its pixels in both orders."""
+        return self.file_bytes + self.block_bytes + 2 * self.pixel_bytes
+
+    def check_size(self, size: int) -> None:
+        """Raise ``RejectedFile`` if a file has more bytes than any file of this kind needs."""
+        if size > self.file_bytes:
+            kind = f"{self.size} × {self.size} pixels of {self.bands} bands of {self.dtype}"
+            raise RejectedFile("too large", f"{size:,} bytes, more than {self.file_bytes:,} for {kind}")
+
+    def check_claim(self, claim: Claim) -> None:
+        """Raise ``RejectedFile``, saying what differs, if a header claims other pixels than are expected."""
         for reason, seen, wanted in (
-            ("wrong dtype", raster.pixels.dtype.name, self.dtype),
-            ("wrong size", f"{width} × {height} pixels", f"{self.size} × {self.size} pixels"),
-            ("wrong bands", f"{bands} bands", f"{self.bands} bands"),
+            ("wrong dtype", claim.dtype or self.dtype, self.dtype),
+            ("wrong size", f"{claim.width} × {claim.height} pixels", f"{self.size} × {self.size} pixels"),
+            ("wrong bands", f"{claim.bands} bands", f"{self.bands} bands"),
         ):
             if seen != wanted:
                 raise RejectedFile(reason, f"{seen}, expected {wanted}")
+        if claim.block_bytes > self.block_bytes:
+            raise RejectedFile("too large", f"its tiles are of {claim.block_bytes:,} bytes, more than {self.block_bytes:,}")
+
+    def check(self, raster: Raster) -> Raster:
+        """Return the raster if it is as expected; otherwise raise ``RejectedFile`` saying what differs."""
+        height, width, bands = raster.pixels.shape
+        self.check_claim(Claim(width, height, bands, raster.pixels.dtype.name))
         if self.georeferenced and raster.georeference is None:
             raise RejectedFile("no georeference", "the file carries no CRS and transform, expected both")
         if len(raster.header) > self.header_bytes:
@@ -90,17 +150,6 @@ class Expectation:
             remedy = f"the recipe has room for {self.header_bytes:,}: raise layout.header_bytes"
             raise RejectedFile("large header", f"{seen}, {remedy}")
         return raster
-
-
-@dataclass(frozen=True, slots=True)
-class _Ifd:
-    order: str
-    tags: dict[int, tuple[Any, ...]]
-    places: dict[int, int]
-    """Where in the file the values of a tag stand."""
-
-    def one(self, tag: int, default: int) -> int:
-        return int(self.tags.get(tag, (default,))[0])
 
 
 class RasterReader:
@@ -111,15 +160,15 @@ class RasterReader:
     def __init__(self) -> None:
         self._models: dict[int, _Model] = {}
 
-    def read(self, data: bytes) -> Raster:
+    def read(self, data: bytes, expected: Expectation | None = None) -> Raster:
         """Decode one file."""
         model = self._models.get(len(data))
         raster = model.read(data) if model else None
         if raster is None:
-            raster, ifd = _read(data)
+            raster, ifd = _read(data, expected)
             ends = raster.pixel_start + raster.pixels.nbytes  # tags behind the pixels would not be compared
             if ifd and raster.pixel_start >= 0 and raster.georeference and ifd.order == "<" and ends == len(data):
-                self._models[len(data)] = _Model(raster, data, ifd.places[_TIEPOINT])
+                self._models[len(data)] = _Model(raster, data, ifd.places[TIEPOINT])
         return raster
 
 
@@ -145,41 +194,55 @@ class _Model:
         return Raster(pixels, Georeference(known.georeference.epsg, (a, b, x, d, e, y)), header, start, len(data))
 
 
-def read_raster(data: bytes) -> Raster:
-    """Decode one file.
+def read_raster(data: bytes, expected: Expectation | None = None) -> Raster:
+    """Decode one file. What its header claims is held against ``expected`` before any pixel is decoded.
 
-    Raises ``RejectedFile`` with the reason ``empty``, ``unknown format``, ``truncated``, ``unknown CRS`` or ``unreadable``.
+    Raises ``RejectedFile`` with the reason ``empty``, ``unknown format``, ``truncated``, ``unknown CRS``, ``unreadable`` or
+    ``too large``, and where something is expected ``wrong dtype``, ``wrong size`` or ``wrong bands``.
     """
-    return _read(data)[0]
+    return _read(data, expected)[0]
 
 
-def _read(data: bytes) -> tuple[Raster, _Ifd | None]:
+def _read(data: bytes, expected: Expectation | None) -> tuple[Raster, Directory | None]:
     if not data:
         raise RejectedFile("empty", "the file has no bytes")
-    if data[:8] == _PNG:
-        return Raster(_decode(data)[0], None, _without_ranges(data, _png_ranges(data)), -1, len(data)), None
-    if data[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+    if expected:
+        expected.check_size(len(data))
+    if data[:8] == PNG:
+        _check_claim(png_claim(data), expected)
+        return Raster(_decode(decisive_png(data))[0], None, _without_ranges(data, png_ranges(data)), -1, len(data)), None
+    if data[:4] not in TIFF:
         raise RejectedFile("unknown format", f"starts with {data[:8]!r}; expected a TIFF or a PNG")
     try:
-        ifd = _parse_ifd(data)
-        extents = _pixel_extents(ifd)
+        ifd = read_directory(data, max(MOST_VALUES, expected.size * expected.bands) if expected else 2**20)
+        _check_claim(tiff_claim(ifd), expected)
+        extents = pixel_extents(ifd)
         end = int(extents[1].max())
         if end > len(data):
             raise RejectedFile("truncated", f"its pixels end at byte {end:,}, the file has {len(data):,}")
         plain = _plain(data, ifd, extents)
     except (struct.error, IndexError, ValueError, TypeError, OverflowError) as error:
         raise RejectedFile("unreadable", f"its first TIFF directory is damaged ({error})") from None
-    return plain or _general(data, extents), ifd
+    return plain or _general(data, ifd, extents), ifd
 
 
-def _plain(data: bytes, ifd: _Ifd, extents: NDArray[np.int64]) -> Raster | None:
+def _check_claim(claim: Claim, expected: Expectation | None) -> None:
+    """Reject a header before memory is asked for all that it claims."""
+    if expected:
+        expected.check_claim(claim)
+    if not expected and (claim.pixel_bytes > _LARGEST or claim.block_bytes > _LARGEST or claim.bands > _MOST_BANDS):
+        seen = f"{claim.width} × {claim.height} pixels of {claim.bands} bands"
+        raise RejectedFile("unreadable", f"it claims {seen}, more than {_LARGEST:,} bytes or {_MOST_BANDS:,} bands")
+
+
+def _plain(data: bytes, ifd: Directory, extents: NDArray[np.int64]) -> Raster | None:
     """Return the raster of an uncompressed, interleaved, contiguous file as views; None for any other."""
-    dtype = _dtype(ifd)
-    known = ifd.one(_COMPRESSION, 1) == 1 and ifd.one(_PLANAR, 1) == 1 and _STRIP_OFFSETS in ifd.tags
+    dtype = sample_type(ifd)
+    known = ifd.one(COMPRESSION, 1) == 1 and ifd.one(PLANAR, 1) == 1 and STRIP_OFFSETS in ifd.tags
     swapped = ifd.order == ">" and (dtype is None or dtype.itemsize > 1)
     if dtype is None or not known or swapped or not np.array_equal(extents[0, 1:], extents[1, :-1]):
         return None
-    shape = (ifd.one(_HEIGHT, 0), ifd.one(_WIDTH, 0), ifd.one(_BANDS, 1))
+    shape = (ifd.one(HEIGHT, 0), ifd.one(WIDTH, 0), ifd.one(BANDS, 1))
     start, stop = int(extents[0, 0]), int(extents[1, -1])
     if stop - start != shape[0] * shape[1] * shape[2] * dtype.itemsize:
         return None
@@ -190,21 +253,25 @@ def _plain(data: bytes, ifd: _Ifd, extents: NDArray[np.int64]) -> Raster | None:
     return Raster(pixels, georeference, data[:start] + data[stop:], start, len(data))
 
 
-def _general(data: bytes, extents: NDArray[np.int64]) -> Raster:
+def _general(data: bytes, ifd: Directory, extents: NDArray[np.int64]) -> Raster:
+    coded = int((extents[1] - extents[0]).sum())
+    if coded > len(data) + 2 * tiff_claim(ifd).pixel_bytes:
+        raise RejectedFile("unreadable", f"its strips or tiles name {coded:,} bytes, the file has {len(data):,}")
+    require_bounded(data)
     pixels, georeference = _decode(data)
     return Raster(pixels, georeference, _without_ranges(data, extents.T.tolist()), -1, len(data))
 
 
 def _decode(data: bytes) -> tuple[NDArray[Any], Georeference | None]:
     # GDAL takes 0.2 s and 40 MB to load, and the files most cubes are made of never need it.
+    from rasterio import Env
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
     from rasterio.io import MemoryFile
 
-    with warnings.catch_warnings(), MemoryFile(data) as file:
+    with Env(**_ALONE), warnings.catch_warnings(), MemoryFile(data) as file:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
-            with file.open(driver="PNG" if data[:8] == _PNG else "GTiff") as image:
-                _check_claim(image.width, image.height, image.dtypes)
+            with file.open(driver="PNG" if data[:8] == PNG else "GTiff") as image:
                 pixels = np.ascontiguousarray(image.read().transpose(1, 2, 0))
                 crs, transform = image.crs, image.transform
                 epsg = crs.to_epsg() if crs is not None else None
@@ -218,13 +285,6 @@ def _decode(data: bytes) -> tuple[NDArray[Any], Georeference | None]:
     if epsg is None:
         raise RejectedFile("unknown CRS", f"no EPSG code fits {crs.to_string()[:80]}")
     return pixels, _checked(Georeference(epsg, tuple(transform)[:6]))
-
-
-def _check_claim(width: int, height: int, dtypes: tuple[str, ...]) -> None:
-    """Reject a damaged header before memory is asked for all that it claims."""
-    if width * height * sum(np.dtype(dtype).itemsize for dtype in dtypes) > _LARGEST:
-        claim = f"{width} × {height} pixels of {len(dtypes)} bands"
-        raise RejectedFile("unreadable", f"it claims {claim}, more than {_LARGEST:,} bytes")
 
 
 def _checked(place: Georeference) -> Georeference:
@@ -247,55 +307,10 @@ def _places(epsg: int) -> bool:
     return bool(crs.is_geographic or crs.is_projected)
 
 
-def _parse_ifd(data: bytes) -> _Ifd:
-    order = "<" if data[:2] == b"II" else ">"
-    big = data[2:4] in (b"+\0", b"\0+")
-    (at,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
-    (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
-    at += 8 if big else 2
-    entry, inline = (order + "HHQ", 8) if big else (order + "HHI", 4)
-    step = struct.calcsize(entry) + inline
-    tags, places = {}, {}
-    for number in range(count):
-        place = at + number * step
-        tag, kind, length = struct.unpack_from(entry, data, place)
-        if kind not in _TYPES:
-            continue
-        code = _TYPES[kind]
-        layout = order + (f"{length}s" if code == "s" else code if code == "2I" else f"{length}{code}")
-        value = place + step - inline
-        if struct.calcsize(layout) > inline:
-            (value,) = struct.unpack_from(order + ("Q" if big else "I"), data, value)
-        tags[tag], places[tag] = struct.unpack_from(layout, data, value), value
-    return _Ifd(order, tags, places)
-
-
-def _pixel_extents(ifd: _Ifd) -> NDArray[np.int64]:
-    """Return where strips or tiles start and stop, as two rows."""
-    tiled = _TILE_OFFSETS in ifd.tags
-    offsets = ifd.tags.get(_TILE_OFFSETS if tiled else _STRIP_OFFSETS, ())
-    sizes = ifd.tags.get(_TILE_BYTES if tiled else _STRIP_BYTES, ())
-    if not offsets or len(offsets) != len(sizes):
-        raise ValueError(f"{len(offsets)} offsets and {len(sizes)} sizes of strips or tiles")
-    pairs = np.array((offsets, sizes))
-    if pairs.dtype.kind not in "iu" or pairs.min() < 0 or pairs.max() >= 2**62:
-        raise ValueError("offsets or sizes of strips or tiles are no numbers of bytes")
-    return np.stack([pairs[0], pairs.sum(axis=0)]).astype(np.int64)
-
-
-def _dtype(ifd: _Ifd) -> np.dtype[Any] | None:
-    bits = set(ifd.tags.get(_BITS, (1,)))
-    kinds = set(ifd.tags.get(_SAMPLE_FORMAT, (1,)))
-    if len(bits) != 1 or len(kinds) != 1 or (size := bits.pop()) not in (8, 16, 32, 64):
-        return None
-    kind = _SAMPLE_KINDS.get(kinds.pop())
-    return None if kind is None or (kind == "f" and size < 32) else np.dtype(f"<{kind}{size // 8}")
-
-
-def _georeference(ifd: _Ifd) -> tuple[bool, Georeference | None]:
+def _georeference(ifd: Directory) -> tuple[bool, Georeference | None]:
     """Return whether the tags are of the simple kind understood here, and the place they say."""
-    scale, tie, keys = (ifd.tags.get(tag) for tag in (_PIXEL_SCALE, _TIEPOINT, _GEOKEYS))
-    if scale is None and tie is None and keys is None and _MATRIX not in ifd.tags:
+    scale, tie, keys = (ifd.tags.get(tag) for tag in (PIXEL_SCALE, TIEPOINT, GEOKEYS))
+    if scale is None and tie is None and keys is None and MATRIX not in ifd.tags:
         return True, None
     if scale is None or tie is None or keys is None or len(tie) != 6 or any(tie[:3]) or not min(scale[:2]) > 0:
         return False, None
@@ -305,16 +320,6 @@ def _georeference(ifd: _Ifd) -> tuple[bool, Georeference | None]:
         return False, None
     place = Georeference(int(code), (float(scale[0]), 0.0, float(tie[3]), 0.0, -float(scale[1]), float(tie[4])))
     return True, _checked(place)
-
-
-def _png_ranges(data: bytes) -> list[tuple[int, int]]:
-    ranges, at = [], len(_PNG)
-    while at + 8 <= len(data):
-        (length,) = struct.unpack_from(">I", data, at)
-        if data[at + 4 : at + 8] == b"IDAT":
-            ranges.append((at + 8, min(at + 8 + length, len(data))))
-        at += 12 + length
-    return ranges
 
 
 def _without_ranges(data: bytes, ranges: Iterable[tuple[int, int]]) -> bytes:

@@ -17,7 +17,7 @@ from cube.errors import RejectedFile, RequestError
 from cube.recipes.recipe import Recipe
 from cube.source.expectations import expectations
 from cube.source.inventory import Inventory, Rejected
-from cube.source.rasters import read_raster
+from cube.source.rasters import Expectation, read_raster
 from cube.store.protocol import Entry, Store
 from cube.store.urls import is_local, open_store
 
@@ -62,6 +62,7 @@ class _Sorting:
         self.files: dict[_Key, list[Entry | None]] = {}
         self.ids: dict[_Key, str] = {}
         self._duplicates: dict[tuple[_Key, int], list[Entry]] = {}
+        self._expected = tuple(expectations(recipe).values())
         self._match = re.compile(recipe.source.pattern).fullmatch
         self._seasons = {season.token: place for place, season in enumerate(recipe.seasons.values())}
         self._modalities = {modality.token: place for place, modality in enumerate(recipe.modalities.values())}
@@ -71,12 +72,13 @@ class _Sorting:
         if match is None or not self._known(match):
             self._set_aside(entry)
             return
-        if entry.size <= 0:
-            reason = ("empty", "the file has no bytes") if entry.size == 0 else ("unreadable", "a broken link")
-            self.rejected.append(Rejected(entry.key, *reason))
-            return
         key = self._seasons[match["season"]], int(match["scene"]), int(match["patch"])
         place = self._modalities[match["modality"]]
+        try:
+            _check_listed(entry, self._expected[place])
+        except RejectedFile as error:
+            self.rejected.append(rejection(entry.key, error))
+            return
         spelled = self.recipe.patch.id.format(**match.groupdict())
         self.ids[key] = min(spelled, self.ids.get(key, spelled))
         row = self.files.setdefault(key, [None] * len(self._modalities))
@@ -137,6 +139,15 @@ class _Sorting:
         return {name: (scenes[place], patches[place]) for place, name in enumerate(self.recipe.seasons)}
 
 
+def _check_listed(entry: Entry, expected: Expectation) -> None:
+    """Reject a file that its listing tells enough of."""
+    if entry.size < 0:
+        raise RejectedFile("unreadable", "a broken link, a pipe or a device: no regular file")
+    if entry.size == 0:
+        raise RejectedFile("empty", "the file has no bytes")
+    expected.check_size(entry.size)
+
+
 def examine(recipe: Recipe, inventory: Inventory) -> Inventory:
     """Read the files whose size is odd among their kind, and reject those that are damaged.
 
@@ -157,7 +168,7 @@ def examine(recipe: Recipe, inventory: Inventory) -> Inventory:
             try:
                 if isinstance(data, OSError):
                     raise data
-                expectation.check(read_raster(data))
+                expectation.check(read_raster(data, expectation))
             except RejectedFile as error:
                 bad[int(row), place] = rejection(path, error)
             except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from cube.store.protocol import Entry, Range
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 """Answers of a file system that has no hard links."""
+_NOT_OPENED = (errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP)
+"""Answers where a socket, or a device without a driver, is opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +46,18 @@ class LocalStore:
         return os.path.join(self.root, _inside(key))
 
     def read(self, key: str) -> bytes:
-        with open(self._path(key), "rb", buffering=0) as file:
-            return file.readall()
+        with regular_file(self._path(key)) as (file, size):
+            return _pread(file, size, Range(key, 0, size))
 
     def read_range(self, key: str, start: int, stop: int) -> bytes:
-        with open(self._path(key), "rb", buffering=0) as file:
-            return _pread(file.fileno(), Range(key, start, stop))
+        with regular_file(self._path(key)) as (file, size):
+            return _pread(file, size, Range(key, start, stop))
 
     def read_ranges(self, ranges: list[Range]) -> list[bytes]:
         parts = []
         for key, of_key in groupby(ranges, key=lambda item: item.key):
-            with open(self._path(key), "rb", buffering=0) as file:
-                parts += [_pread(file.fileno(), item) for item in of_key]
+            with regular_file(self._path(key)) as (file, size):
+                parts += [_pread(file, size, item) for item in of_key]
         return parts
 
     @property
@@ -65,29 +68,36 @@ class LocalStore:
         if sys.platform != "linux":
             return
         for key, of_key in groupby(ranges, key=lambda item: item.key):
-            with open(self._path(key), "rb", buffering=0) as file:
+            with regular_file(self._path(key)) as (file, _):
                 for _, start, stop in of_key:
-                    os.posix_fadvise(file.fileno(), start, 0 if stop is None else stop - start, os.POSIX_FADV_WILLNEED)
+                    os.posix_fadvise(file, start, 0 if stop is None else stop - start, os.POSIX_FADV_WILLNEED)
 
     def read_into(self, key: str, start: int, out: memoryview) -> int:
         filled = 0
-        file = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
-        try:
+        with regular_file(self._path(key)) as (file, _):
             while filled < len(out) and (count := os.preadv(file, [out[filled:]], start + filled)):
                 filled += count
-        finally:
-            os.close(file)
         return filled
 
-    def read_many(self, keys: list[str]) -> Iterator[bytes | OSError]:
+    def read_many(self, keys: list[str], most: int | None = None) -> Iterator[bytes | OSError]:
         for key in keys:
             try:
-                yield self.read(key)
+                yield self._read_bounded(key, most)
             except OSError as error:
                 yield error
 
     def read_listed(self, entries: list[Entry]) -> Iterator[bytes | OSError]:
-        return self.read_many([entry.key for entry in entries])
+        for entry in entries:
+            try:
+                yield self._read_bounded(entry.key, entry.size, "it was listed with; written anew since: run again")
+            except OSError as error:
+                yield error
+
+    def _read_bounded(self, key: str, most: int | None, meaning: str = "any such file needs") -> bytes:
+        with regular_file(self._path(key)) as (file, size):
+            if most is not None and size > most:
+                raise OSError(errno.EIO, f"has {size:,} bytes, more than the {most:,} {meaning}", key)
+            return _pread(file, size, Range(key, 0, size))
 
     def write(self, key: str, data: bytes) -> None:
         with self.writing(key) as file:
@@ -157,6 +167,33 @@ class LocalStore:
         return 0
 
 
+@contextmanager
+def regular_file(path: str) -> Iterator[tuple[int, int]]:
+    """Open a file for reading, and give its number and its size in bytes.
+
+    Raises ``PermissionError`` for a pipe, a device and whatever else is no regular file: reading those may never end.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # else a pipe waits for a writer
+    except OSError as error:
+        if error.errno in _NOT_OPENED:
+            raise _irregular(path) from None
+        raise
+    try:
+        info = os.fstat(file)
+        if stat.S_ISDIR(info.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "is a folder, expected a file", path)
+        if not stat.S_ISREG(info.st_mode):
+            raise _irregular(path)
+        yield file, info.st_size
+    finally:
+        os.close(file)
+
+
+def _irregular(path: str) -> PermissionError:
+    return PermissionError(errno.EPERM, "is no regular file but a pipe, a socket or a device, which is never read", path)
+
+
 def _link(aside: str, path: str) -> None:
     """Give a whole file a second name; raises ``FileExistsError`` where the name is taken."""
     try:
@@ -181,9 +218,8 @@ def _identity(folder: str) -> tuple[int, int]:
     return info.st_dev, info.st_ino
 
 
-def _pread(file: int, part: Range) -> bytes:
-    """Read a part of an open file; fewer bytes only where the file ends."""
-    size = os.fstat(file).st_size
+def _pread(file: int, size: int, part: Range) -> bytes:
+    """Read a part of an open file of ``size`` bytes; fewer bytes only where the file ends."""
     start = part.start if part.stop is not None else max(0, size + part.start)
     left = min(size, size if part.stop is None else part.stop) - start
     pieces = []
@@ -198,4 +234,5 @@ def _facts(item: os.DirEntry[str]) -> tuple[int, str, float]:
         info = item.stat()
     except OSError:
         return -1, "", 0.0
-    return info.st_size, str(info.st_mtime_ns), info.st_mtime
+    size = info.st_size if stat.S_ISREG(info.st_mode) else -1
+    return size, str(info.st_mtime_ns), info.st_mtime

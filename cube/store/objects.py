@@ -113,9 +113,11 @@ class ObjectStore:
         out[: len(data)] = data
         return len(data)
 
-    def read_many(self, keys: list[str]) -> Iterator[bytes | OSError]:
+    def read_many(self, keys: list[str], most: int | None = None) -> Iterator[bytes | OSError]:
         for key, value in zip(keys, insist(self._ask_many, keys) if keys else [], strict=True):
-            yield self._told(key, value)
+            data = self._told(key, value)
+            long = isinstance(data, bytes) and most is not None and len(data) > most
+            yield OSError(f"{self.prefix}/{key}: {len(data):,} bytes, more than {most:,}") if long else data
 
     def read_listed(self, entries: list[Entry]) -> Iterator[bytes | OSError]:
         for entry, value in zip(entries, insist(self._ask_listed, entries) if entries else [], strict=True):

@@ -14,7 +14,7 @@ class Entry:
     key: str
     """Path relative to the store, with ``/`` between its parts."""
     size: int
-    """Bytes; -1 where the listing could not tell (a broken link)."""
+    """Bytes; -1 where there are none to tell of (a broken link, a pipe)."""
     stamp: str = ""
     """What changes when the object is written anew: its time, or its ETag."""
     modified: float = 0.0
@@ -68,13 +68,17 @@ class Store(Protocol):
     def read_into(self, key: str, start: int, out: memoryview) -> int:
         """Fill ``out`` with the bytes from ``start`` on and return how many there were; fewer only where the object ends."""
 
-    def read_many(self, keys: list[str]) -> Iterator[bytes | OSError]:
-        """Yield each object, or the error that reading it raised, in order."""
+    def read_many(self, keys: list[str], most: int | None = None) -> Iterator[bytes | OSError]:
+        """Yield each object, or the error that reading it raised, in order; one of more than ``most`` bytes is an error.
+
+        A disk tells how long a file is before it is read.
+        """
 
     def read_listed(self, entries: list[Entry]) -> Iterator[bytes | OSError]:
         """Yield objects as ``read_many`` does; what arrives from an object store must be what its listing said.
 
-        That is the size and, where the stamp is an MD5, every bit. It is asked for again where it is not.
+        That is the size and, where the stamp is an MD5, every bit. It is asked for again where it is not. A file on a disk
+        that has grown since is an error, and not read.
         """
 
     def write(self, key: str, data: bytes) -> None:

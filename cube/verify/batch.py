@@ -24,7 +24,7 @@ from cube.format.tiles import (
     read_index,
     tile_digest,
 )
-from cube.source.rasters import Georeference, Raster, read_raster
+from cube.source.rasters import Expectation, Georeference, Raster, read_raster
 from cube.store.failures import undamaged
 from cube.store.protocol import Store
 from cube.survey.ground import GroundSlice
@@ -267,22 +267,28 @@ class _BatchCheck:
         for slot in range(len(self.labels.patch)):
             wanted = np.flatnonzero(self.labels.present[slot])
             paths = [str(self.labels.path[slot, place]) for place in wanted]
-            for place, path, data in zip(wanted, paths, source.read_many(paths), strict=True):
+            most = max(self._expected(int(place)).file_bytes for place in range(len(self.examination.layouts)))
+            for place, path, data in zip(wanted, paths, source.read_many(paths, most), strict=True):
                 before = len(self.findings), self.files
                 self._source(slot, int(place), path, data)
                 if len(self.findings) > before[0] and not isinstance(data, OSError):
                     del self.findings[before[0] :]  # it may have been damaged only on its way
                     self.files = before[1]
-                    self._source(slot, int(place), path, next(source.read_many([path])))
+                    self._source(slot, int(place), path, next(source.read_many([path], most)))
 
     def _source(self, slot: int, place: int, path: str, data: bytes | OSError) -> None:
         try:
             if isinstance(data, OSError):
                 raise data
-            self._file(slot, place, path, data, read_raster(data))
+            self._file(slot, place, path, data, read_raster(data, self._expected(place)))
             self.files += 1
         except (RejectedFile, OSError) as error:
             self.found("source", f"{self.labels.patch[slot]}: {path}", f"cannot be read: {error}")
+
+    def _expected(self, place: int) -> Expectation:
+        layout = list(self.examination.layouts.values())[place]
+        dtype = np.dtype(layout.dtype).name
+        return Expectation(dtype=dtype, size=layout.size, bands=layout.bands, georeferenced=False, header_bytes=0)
 
     def _file(self, slot: int, place: int, path: str, data: bytes, raster: Raster) -> None:
         labels, where = self.labels, f"{self.labels.patch[slot]}: {path}"
