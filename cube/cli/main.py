@@ -125,7 +125,7 @@ def recipes(name: str | None, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("recipe")
+@click.argument("recipe", required=False)
 @_SOURCE
 @_chosen
 @_PROFILE
@@ -133,12 +133,12 @@ def recipes(name: str | None, as_json: bool) -> None:
 @WORKERS
 @CONFIG
 @JSON
-def plan(recipe: str, source: str, profile: str | None, as_json: bool, **options: Any) -> None:
+def plan(recipe: str | None, source: str, profile: str | None, as_json: bool, **options: Any) -> None:
     """Say what a build would do and take.
 
     Writes nothing; with --sample, it measures on so many of the files.
     """
-    chosen = _recipe(recipe, profile)
+    chosen = _recipe(recipe or _recognised(source, options["config"]), profile)
     from cube.jobs.build import Choice, estimate_build, plan_build
 
     sample, workers, config = (options.pop(name) for name in ("sample", "workers", "config"))
@@ -148,7 +148,7 @@ def plan(recipe: str, source: str, profile: str | None, as_json: bool, **options
 
 
 @main.command(name="build")
-@click.argument("recipe")
+@click.argument("recipe", required=False)
 @_SOURCE
 @click.option("--to", required=True, metavar="T", help="Path or s3:// URL of the cube, ending in .zarr.")
 @_chosen
@@ -161,12 +161,12 @@ def plan(recipe: str, source: str, profile: str | None, as_json: bool, **options
 @click.option("--sample", type=click.IntRange(0), default=SAMPLE, show_default=True, help="Patches to predict from.")
 @click.option("--replace", is_flag=True, help="Throw away what an unfinished build with other options has written.")
 @JSON
-def build_command(recipe: str, source: str, to: str, profile: str | None, as_json: bool, **options: Any) -> None:
+def build_command(recipe: str | None, source: str, to: str, profile: str | None, as_json: bool, **options: Any) -> None:
     """Convert, verify and catalog patch files.
 
     Killed or interrupted, the same command goes on from there.
     """
-    chosen = _recipe(recipe, profile)
+    chosen = _recipe(recipe or _recognised(source, options["config"]), profile)
     from cube.jobs.build import Choice
 
     machine = Machine(**{item.name: options.pop(item.name) for item in fields(Machine)})
@@ -300,6 +300,15 @@ def _open_with_xarray(url: str) -> str:
     chosen = xr.open_zarr(url).sel(selection)
     words = ", ".join(f"{name}={value!r}" for name, value in selection.items())
     return f"   xr.open_zarr({url!r}).sel({words})\n" + "\n".join(f"   {row}" for row in repr(chosen).splitlines())
+
+
+def _recognised(source: str, settings: Settings) -> str:
+    """Return the recipe that the names of the files tell, and say so."""
+    from cube.source.scan import recognise
+
+    name = recognise(source, settings.options(source))
+    _tell(f"{source}: its files are named as recipe {name!r} says")
+    return name
 
 
 def _recipe(name: str, profile: str | None) -> Recipe:

@@ -52,7 +52,7 @@ def plan_text(plan: Plan, expected: Estimate | None) -> str:
     lines = [
         f"{recipe.title} from {inventory.source}",
         *published_text(recipe, inventory),
-        f"  {inventory.ignored:,} files ignored, {len(inventory.rejected):,} rejected{_reasons(inventory)}",
+        f"  {inventory.ignored:,} files ignored{_copies(inventory)}, {len(inventory.rejected):,} rejected{_reasons(inventory)}",
         *_rejected_lines([(item.path, item.reason, item.detail) for item in inventory.rejected]),
         *_defects(plan),
         f"Plan {plan.digest}, profile {recipe.layout.profile}",
@@ -91,6 +91,10 @@ def _memory(expected: Estimate) -> str:
 
 def _codec(spec: ArraySpec) -> str:
     return f"{spec.codec}-{spec.level}{'-bit' if spec.shuffle == 'bitshuffle' else ''}"
+
+
+def _copies(inventory: Inventory) -> str:
+    return f", {counted(inventory.copies, 'file')} the same as the one used" if inventory.copies else ""
 
 
 def _reasons(inventory: Inventory) -> str:

@@ -173,6 +173,7 @@ class Plan:
             "bytes_in": self.inventory.total_bytes,
             "raw_bytes": self.raw_bytes,
             "batches": list(self.batch_digests),
+            "copies": self.inventory.copies,
             "rejected": [[item.path, item.reason, item.detail] for item in self.inventory.rejected],
             "arrays": [{"path": spec.path, **spec.document()} for spec in self.arrays],
         }

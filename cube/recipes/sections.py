@@ -32,6 +32,8 @@ class Source(Section):
     """Template of a file's path as published, made of the pattern's groups."""
     ignore: tuple[str, ...] = ()
     """Shell patterns of paths that are known not to be data (side-cars, system files)."""
+    exact_extensions: bool = False
+    """Whether extensions must be spelled as the pattern says; otherwise ``.TIF`` and ``.tiff`` are as good as ``.tif``."""
     georeference: Literal["file", "none"]
     """``file``: every file carries a CRS and a transform. ``none``: none does."""
     incomplete: Incomplete = "reject"

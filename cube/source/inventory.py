@@ -50,6 +50,8 @@ class Inventory:
     rejected: tuple[Rejected, ...] = ()
     ignored: int = 0
     """Files the recipe names as not being data."""
+    copies: int = 0
+    """Files that are the same to the byte as the one that is used in their place."""
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """fsspec options by which the source is reached; part of no document, for they may hold secrets."""
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from fnmatch import fnmatch
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,14 +16,13 @@ from cube.errors import RejectedFile, RequestError
 from cube.recipes.recipe import Recipe
 from cube.source.expectations import expectations
 from cube.source.inventory import Inventory, Rejected
+from cube.source.names import Names, likely_recipes, recognised
 from cube.source.rasters import Expectation, read_raster
 from cube.store.protocol import Entry, Store
 from cube.store.urls import is_local, open_store
 
 _Key = tuple[int, int, int]
 _OF_FILE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-_LARGEST = 2**31 - 1
-"""Largest scene or patch number a cube can hold."""
 _USUAL_SHARE = 0.9
 """Share of a modality's files that must have one size for another size to be odd."""
 
@@ -37,43 +35,70 @@ def scan(recipe: Recipe, source: str, options: Mapping[str, Any] | None = None) 
     store = open_store(source, options=options)
     if is_local(source) and not os.path.isdir(store.url):
         raise RequestError(f"{source}: no such folder")
-    inventory = pair(recipe, source, store.list())
+    inventory = pair(recipe, source, store.list(), partial(_equal, store))
     if not len(inventory):
         raise RequestError(
             f"{source}: no file fits the pattern of recipe {recipe.name!r} ({len(inventory.rejected)} have other names, "
-            f"{inventory.ignored} are ignored); expected names such as {recipe.source.pattern}"
+            f"{inventory.ignored} are ignored); expected names such as {Names(recipe).example()}{_likeness(recipe, inventory)}"
         )
     return replace(inventory, options=store.options)
 
 
-def pair(recipe: Recipe, source: str, entries: Iterable[Entry]) -> Inventory:
-    """Sort listed files into patches, rejected files and ignored ones. Pure: equal sets of entries, equal inventories."""
-    sorting = _Sorting(recipe)
+def recognise(source: str, options: Mapping[str, Any] | None = None) -> str:
+    """Return the one bundled recipe whose names the files of a source have.
+
+    Raises ``RequestError`` if there is no such folder, or not exactly one such recipe.
+    """
+    store = open_store(source, options=options)
+    if is_local(source) and not os.path.isdir(store.url):
+        raise RequestError(f"{source}: no such folder")
+    return recognised(source, (entry.key for entry in store.list()))
+
+
+def _likeness(recipe: Recipe, inventory: Inventory) -> str:
+    likely = set(likely_recipes(item.path for item in inventory.rejected)) - {recipe.name}
+    return f"; these look like {' or '.join(sorted(likely))}" if likely else ""
+
+
+def _equal(store: Store, entries: list[Entry]) -> bool:
+    """Tell whether files are the same to the byte."""
+    if len({entry.size for entry in entries}) > 1:
+        return False
+    first, *others = store.read_listed(entries)
+    return isinstance(first, bytes) and all(first == other for other in others)
+
+
+def pair(
+    recipe: Recipe, source: str, entries: Iterable[Entry], equal: Callable[[list[Entry]], bool] = lambda entries: False
+) -> Inventory:
+    """Sort listed files into patches, rejected files and ignored ones. Equal sets of entries give equal inventories.
+
+    ``equal`` tells whether files for one image are the same to the byte; then one of them is used and the others are counted.
+    """
+    sorting = _Sorting(recipe, equal)
     for entry in entries:
         sorting.add(entry)
     return sorting.inventory(source)
 
 
 class _Sorting:
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, equal: Callable[[list[Entry]], bool]) -> None:
+        self.recipe, self.names, self.equal = recipe, Names(recipe), equal
+        self.copies = 0
         self.rejected: list[Rejected] = []
         self.ignored = 0
         self.files: dict[_Key, list[Entry | None]] = {}
         self.ids: dict[_Key, str] = {}
         self._duplicates: dict[tuple[_Key, int], list[Entry]] = {}
         self._expected = tuple(expectations(recipe).values())
-        self._match = re.compile(recipe.source.pattern).fullmatch
-        self._seasons = {season.token: place for place, season in enumerate(recipe.seasons.values())}
-        self._modalities = {modality.token: place for place, modality in enumerate(recipe.modalities.values())}
 
     def add(self, entry: Entry) -> None:
-        match = self._match(entry.key.rpartition("/")[2])
-        if match is None or not self._known(match):
+        match = self.names.read(entry.key)
+        if match is None:
             self._set_aside(entry)
             return
-        key = self._seasons[match["season"]], int(match["scene"]), int(match["patch"])
-        place = self._modalities[match["modality"]]
+        key = self.names.seasons[match["season"]], int(match["scene"]), int(match["patch"])
+        place = self.names.modalities[match["modality"]]
         try:
             _check_listed(entry, self._expected[place])
         except RejectedFile as error:
@@ -81,19 +106,15 @@ class _Sorting:
             return
         spelled = self.recipe.patch.id.format(**match.groupdict())
         self.ids[key] = min(spelled, self.ids.get(key, spelled))
-        row = self.files.setdefault(key, [None] * len(self._modalities))
+        row = self.files.setdefault(key, [None] * len(self.names.modalities))
         taken = row[place]
         if taken is not None:
             self._duplicates.setdefault((key, place), [taken]).append(entry)
             return
         row[place] = entry
 
-    def _known(self, match: re.Match[str]) -> bool:
-        named = match["season"] in self._seasons and match["modality"] in self._modalities
-        return named and all(match[name].isdecimal() and int(match[name]) <= _LARGEST for name in ("scene", "patch"))
-
     def _set_aside(self, entry: Entry) -> None:
-        if any(fnmatch(entry.key, pattern) for pattern in self.recipe.source.ignore):
+        if self.names.ignored(entry.key):
             self.ignored += 1
         else:
             detail = f"fits neither the pattern of recipe {self.recipe.name!r} nor its list of files to ignore"
@@ -101,6 +122,11 @@ class _Sorting:
 
     def _drop_duplicates(self) -> None:
         for (key, place), entries in self._duplicates.items():
+            entries.sort(key=lambda entry: entry.key)
+            if self.equal(entries):
+                self.files[key][place] = entries[0]
+                self.copies += len(entries) - 1
+                continue
             self.files[key][place] = None
             names = sorted(entry.key for entry in entries)
             for name in names:
@@ -111,7 +137,7 @@ class _Sorting:
     def inventory(self, source: str) -> Inventory:
         self._drop_duplicates()
         keys = sorted(self.files)
-        shape = len(keys), len(self._modalities)
+        shape = len(keys), len(self.names.modalities)
         path, size, stamp = np.full(shape, "", object), np.full(shape, -1, np.int64), np.full(shape, "", object)
         for row, key in enumerate(keys):
             for place, entry in enumerate(self.files[key]):
@@ -131,6 +157,7 @@ class _Sorting:
             stamp=stamp,
             found=self._found(keys),
             ignored=self.ignored,
+            copies=self.copies,
         ).reject(self.rejected)
 
     def _found(self, keys: list[_Key]) -> dict[str, tuple[int, int]]:

@@ -82,8 +82,8 @@ def test_the_order_of_a_listing_does_not_matter(recipe: Recipe) -> None:
     "name",
     [
         "junk.dat",
-        "ROIs1158_spring_s1_7_p30.tiff",
-        "ROIs1158_spring_s1_7_p30.TIF",
+        "ROIs1158_spring_s1_7_p30.tifff",
+        "ROIs1158_spring_s1_7_p30",
         "ROIs1158_spring_s1_7_p30.tif.part",
         "ROIs1158_spring_s3_7_p30.tif",
         "ROIs1868_spring_s1_7_p30.tif",

@@ -1,0 +1,83 @@
+"""How a recipe reads the names of files, and which bundled recipe reads the names that are there. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatch
+
+from cube.errors import RequestError
+from cube.recipes.bundled import recipe_names
+from cube.recipes.recipe import Recipe, read_recipe
+
+LARGEST = 2**31 - 1
+"""Largest scene or patch number a cube can hold."""
+_SAME = {"tiff": "tif", "jpeg": "jpg"}
+_MADE = "demo"
+"""The recipe of the made data set, whose files are named as those of another."""
+_ENOUGH = 20_000
+"""Files by which a source is recognised."""
+
+
+class Names:
+    """The names that a recipe knows."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._match = re.compile(recipe.source.pattern).fullmatch
+        self._exact = recipe.source.exact_extensions
+        self.recipe = recipe
+        self.seasons = {season.token: place for place, season in enumerate(recipe.seasons.values())}
+        self.modalities = {modality.token: place for place, modality in enumerate(recipe.modalities.values())}
+
+    def read(self, key: str) -> re.Match[str] | None:
+        """Return the groups of a file's name; None for a name that the recipe does not know."""
+        name = key.rpartition("/")[2]
+        match = self._match(name)
+        for spelled in () if match or self._exact else _spellings(name):
+            match = match or self._match(spelled)
+        return match if match and self._known(match) else None
+
+    def ignored(self, key: str) -> bool:
+        """Tell whether the recipe names a file as not being data."""
+        return any(fnmatch(key, pattern) for pattern in self.recipe.source.ignore)
+
+    def example(self) -> str:
+        """Return a name such as is expected; the pattern itself where none can be made of it."""
+        words = {"season": next(iter(self.seasons)), "modality": next(iter(self.modalities)), "scene": "1", "patch": "30"}
+        try:
+            made = self.recipe.source.path.format(**words)
+        except KeyError:  # the pattern has groups of its own
+            made = ""
+        return made if self.read(made) else self.recipe.source.pattern
+
+    def _known(self, match: re.Match[str]) -> bool:
+        named = match["season"] in self.seasons and match["modality"] in self.modalities
+        return named and all(match[name].isdecimal() and int(match[name]) <= LARGEST for name in ("scene", "patch"))
+
+
+def _spellings(name: str) -> Iterator[str]:
+    """Yield a name with its extension as others spell it."""
+    stem, dot, extension = name.rpartition(".")
+    if dot:
+        lower = extension.lower()
+        plain = _SAME.get(lower, lower)
+        yield from (f"{stem}.{other}" for other in dict.fromkeys((lower, plain, plain.upper())) if other != extension)
+
+
+def likely_recipes(keys: Iterable[str]) -> list[str]:
+    """Return the bundled recipes that read the most of some files' names; none where no recipe reads any."""
+    known = {name: Names(read_recipe(name)) for name in recipe_names() if name != _MADE}
+    counts: Counter[str] = Counter()
+    for _, key in zip(range(_ENOUGH), keys, strict=False):
+        counts.update(name for name, names in known.items() if names.read(key))
+    return sorted(name for name, count in counts.items() if count == max(counts.values()))
+
+
+def recognised(source: str, keys: Iterable[str]) -> str:
+    """Return the one bundled recipe whose names a source has. Raises ``RequestError`` if there is none, or more than one."""
+    likely = likely_recipes(keys)
+    if len(likely) == 1:
+        return likely[0]
+    seen = f"its files fit {' and '.join(likely)} alike" if likely else "its files fit no bundled recipe"
+    raise RequestError(f"{source}: {seen}: say which recipe is meant, as the first argument (`cube recipes` lists them)")
