@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 
 from cube.cli.progress import counted, size
+from cube.format.arrays import read_spec
+from cube.format.layout import ORIGINALS
 from cube.format.root import read_root
+from cube.format.small import read_array
 from cube.format.target import Target
 from cube.read.opened import Source, open_source
 
@@ -31,6 +34,7 @@ def describe_cube(target: Target) -> dict[str, Any]:
         "modalities": {},
         "objects": len(sizes),
         "stored_bytes": sum(sizes.values()),
+        "files": _files(target, document),
         "pixels_digest": attributes["cube"]["certificate"]["pixels"],
         "open_with": attributes["open_with"].replace("URL", repr(target.url)),
     }
@@ -46,6 +50,16 @@ def describe_cube(target: Target) -> dict[str, Any]:
     for place, name in enumerate(attributes["cube"]["modalities"]):
         facts["modalities"][name] = _modality(cube, name, place, sizes)
     return facts
+
+
+def _files(target: Target, document: dict[str, Any]) -> dict[str, int]:
+    """Return how many files come back byte for byte, and how many with equal pixels and place only."""
+    path = f"{ORIGINALS}/pixel_start"
+    starts = read_array(target.cube, read_spec(path, document["consolidated_metadata"]["metadata"][path]))
+    sizes = read_array(
+        target.cube, read_spec(f"{ORIGINALS}/size", document["consolidated_metadata"]["metadata"][f"{ORIGINALS}/size"])
+    )
+    return {"byte_for_byte": int((starts >= 0).sum()), "equal_pixels": int(((starts < 0) & (sizes >= 0)).sum())}
 
 
 def _modality(cube: Source, name: str, place: int, sizes: dict[str, int]) -> dict[str, Any]:
@@ -86,5 +100,8 @@ def info_text(facts: dict[str, Any]) -> str:
             lines.append(f"    {modality['missing']:,} patches lack it (present is False there)")
         if modality["patches_with_nan"]:
             lines.append(f"    {modality['patches_with_nan']:,} patches have NaN pixels")
+    files = facts["files"]
+    others = f", {files['equal_pixels']:,} with equal pixels and place only" if files["equal_pixels"] else ""
+    lines.append(f"{files['byte_for_byte']:,} source files come back byte for byte{others}")
     lines += [f"Certificate: {facts['pixels_digest']}", f"Open with: {facts['open_with']}"]
     return "\n".join(lines)

@@ -128,7 +128,7 @@ class _Columns:
         self.rejected: list[Rejected] = []
 
     def record(self, slot: int, name: str, raster: Raster, digest: bytes, counts: Any) -> None:
-        place = slot, self.names.index(name)
+        place, raster = (slot, self.names.index(name)), raster.fitting(self.headers.shape[-1])
         self.headers[place][: len(raster.header)] = np.frombuffer(raster.header, np.uint8)
         self.georeferences[slot] = raster.georeference
         for kind in ("nan", "zero", "saturated"):

@@ -14,7 +14,6 @@ def expectations(recipe: Recipe) -> dict[str, Expectation]:
             size=recipe.patch.size,
             bands=len(modality.bands),
             georeferenced=recipe.source.georeference == "file",
-            header_bytes=recipe.layout.header_bytes,
         )
         for name, modality in recipe.modalities.items()
     }

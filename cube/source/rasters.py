@@ -10,7 +10,7 @@ import math
 import struct
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -86,6 +86,13 @@ class Raster:
     file_size: int
     """Bytes of the file."""
 
+    def fitting(self, room: int) -> Raster:
+        """Return the raster without its header if that is longer than there is room for.
+
+        Pixels, place and tags can then be given back, but not every byte of the file.
+        """
+        return self if len(self.header) <= room else replace(self, header=b"", pixel_start=-1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
@@ -98,8 +105,6 @@ class Expectation:
     bands: int
     georeferenced: bool
     """Whether a file must carry a CRS and a transform."""
-    header_bytes: int
-    """Most bytes of a file that are no pixels."""
 
     @property
     def pixel_bytes(self) -> int:
@@ -145,10 +150,6 @@ class Expectation:
         self.check_claim(Claim(width, height, bands, raster.pixels.dtype.name))
         if self.georeferenced and raster.georeference is None:
             raise RejectedFile("no georeference", "the file carries no CRS and transform, expected both")
-        if len(raster.header) > self.header_bytes:
-            seen = f"{len(raster.header):,} bytes are no pixels"
-            remedy = f"the recipe has room for {self.header_bytes:,}: raise layout.header_bytes"
-            raise RejectedFile("large header", f"{seen}, {remedy}")
         return raster
 
 

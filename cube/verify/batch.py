@@ -288,7 +288,7 @@ class _BatchCheck:
     def _expected(self, place: int) -> Expectation:
         layout = list(self.examination.layouts.values())[place]
         dtype = np.dtype(layout.dtype).name
-        return Expectation(dtype=dtype, size=layout.size, bands=layout.bands, georeferenced=False, header_bytes=0)
+        return Expectation(dtype=dtype, size=layout.size, bands=layout.bands, georeferenced=False)
 
     def _file(self, slot: int, place: int, path: str, data: bytes, raster: Raster) -> None:
         labels, where = self.labels, f"{self.labels.patch[slot]}: {path}"
@@ -299,6 +299,7 @@ class _BatchCheck:
             return
         if pixels_of(layout, raster.pixels) != labels.digest[slot, place].tobytes():
             self.found("source", where, "its pixels differ from the cube's")
+        raster = raster.fitting(self.examination.header.shape[-1])
         header = None if self.header_chunk is None else self.header_chunk[slot, place, : len(raster.header)].tobytes()
         facts = (len(raster.header), raster.pixel_start, len(data))
         kept = (labels.header_size[slot, place], labels.pixel_start[slot, place], labels.file_size[slot, place])

@@ -223,7 +223,7 @@ class _Verification:
             "counts": f"NaN, zero and saturated pixels of {patches:,} patches",
             "presence": f"{tiles:,} tiles of {patches:,} patches",
             "sharing": f"{distinct:,} tiles stored for {tiles:,}",
-            "originals": f"{int((values[f'{ORIGINALS}/header_size'] >= 0).sum()):,} headers",
+            "originals": _restored(values[f"{ORIGINALS}/header_size"], values[f"{ORIGINALS}/pixel_start"]),
         }
         if self.source is not None:
             known = {text for text in _paths(values[f"{ORIGINALS}/path"]).ravel() if text}
@@ -265,3 +265,10 @@ def _slice(values: Arrays, index: int, rows: slice, ground: GroundSlice | None) 
         transform=values["transform"][rows] if "transform" in values else None,
         ground=ground,
     )
+
+
+def _restored(header_size: NDArray[Any], pixel_start: NDArray[Any]) -> str:
+    """Return how many files come back byte for byte, and how many do not."""
+    files, exact = int((header_size >= 0).sum()), int((pixel_start >= 0).sum())
+    others = f", {files - exact:,} with equal pixels and place only" if files > exact else ""
+    return f"{files:,} headers: {exact:,} files come back byte for byte{others}"

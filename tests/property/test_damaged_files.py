@@ -22,7 +22,7 @@ from cube.source.rasters import Expectation, Raster, read_raster
 
 PLACE = Affine(10.0, 0.0, 600000.25, 0.0, -10.0, 5400000.5)
 REASONS = {"empty", "unknown format", "truncated", "unreadable", "unknown CRS"}
-EXPECTED = Expectation(dtype="uint16", size=16, bands=3, georeferenced=True, header_bytes=4096)
+EXPECTED = Expectation(dtype="uint16", size=16, bands=3, georeferenced=True)
 TYPES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 16, 17, 18, 255)
 TAGS = (256, 257, 258, 259, 262, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 338, 339, 33550, 33922, 34264, 34735)
 NUMBERS = st.one_of(st.integers(0, 70), st.integers(0, 2**32 - 1), st.sampled_from([2**31, 2**32 - 1, 32768, 65535]))

@@ -22,7 +22,7 @@ from hostile_files import corpus
 from cube.errors import RejectedFile
 from cube.source.rasters import Expectation, RasterReader, read_raster
 import numpy as np
-expected = Expectation(dtype="uint16", size=16, bands=4, georeferenced=False, header_bytes=1000)
+expected = Expectation(dtype="uint16", size=16, bands=4, georeferenced=False)
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 files = list(corpus())
 first = read_raster  # GDAL itself is loaded before memory is counted
@@ -59,7 +59,7 @@ def test_each_of_a_corpus_is_one_rejection_soon_and_in_little_memory() -> None:
 
 
 def test_more_bytes_than_any_such_file_needs_are_not_looked_at() -> None:
-    expected = Expectation(dtype="uint8", size=16, bands=1, georeferenced=False, header_bytes=1000)
+    expected = Expectation(dtype="uint8", size=16, bands=1, georeferenced=False)
     with pytest.raises(RejectedFile, match="too large: 5,000,000 bytes, more than"):
         read_raster(bytes(5_000_000), expected)
 

@@ -40,7 +40,7 @@ GENERAL: dict[str, dict[str, Any]] = {
     "big-endian deflate": {"ENDIANNESS": "BIG", "compress": "deflate"},
 }
 BIG = {"bigtiff": {"BIGTIFF": "YES"}}
-EXPECTED = Expectation(dtype="uint16", size=32, bands=3, georeferenced=True, header_bytes=4096)
+EXPECTED = Expectation(dtype="uint16", size=32, bands=3, georeferenced=True)
 
 
 def pixels_of(dtype: str, bands: int = 3) -> np.ndarray:
@@ -265,11 +265,12 @@ def test_files_of_another_kind(tmp_path: Path, pixels: np.ndarray, reason: str, 
     assert (error.reason, error.detail) == (reason, detail)
 
 
-def test_a_header_larger_than_its_room(tmp_path: Path) -> None:
-    data = written(tmp_path / "one.tif", pixels_of("uint16")) + bytes(5000)
-    error = rejection(data)
-    assert error.reason == "large header"
-    assert "the recipe has room for 4,096: raise layout.header_bytes" in error.detail
+def test_a_header_larger_than_its_room_is_left_and_the_pixels_stay(tmp_path: Path) -> None:
+    raster = EXPECTED.check(read_raster(written(tmp_path / "one.tif", pixels_of("uint16")) + bytes(5000)))
+    kept = raster.fitting(4096)
+    assert (kept.header, kept.pixel_start, kept.file_size) == (b"", -1, raster.file_size)
+    assert kept.pixels is raster.pixels
+    assert raster.fitting(len(raster.header)) is raster
 
 
 def test_only_the_first_image_of_a_file_counts(tmp_path: Path) -> None:
