@@ -35,6 +35,7 @@ def describe_cube(target: Target) -> dict[str, Any]:
         "objects": len(sizes),
         "stored_bytes": sum(sizes.values()),
         "files": _files(target, document),
+        "digest": attributes["cube"]["certificate"]["root"],
         "pixels_digest": attributes["cube"]["certificate"]["pixels"],
         "open_with": attributes["open_with"].replace("URL", repr(target.url)),
     }
@@ -103,5 +104,9 @@ def info_text(facts: dict[str, Any]) -> str:
     files = facts["files"]
     others = f", {files['equal_pixels']:,} with equal pixels and place only" if files["equal_pixels"] else ""
     lines.append(f"{files['byte_for_byte']:,} source files come back byte for byte{others}")
-    lines += [f"Certificate: {facts['pixels_digest']}", f"Open with: {facts['open_with']}"]
+    lines += [
+        f"Digest: {facts['digest']} (`cube verify … --expect`)",
+        f"Pixels: {facts['pixels_digest']}",
+        f"Open with: {facts['open_with']}",
+    ]
     return "\n".join(lines)

@@ -223,6 +223,7 @@ def _refuse_inside(source: str, to: str) -> None:
 @main.command()
 @click.argument("target", metavar="T")
 @click.option("--source", metavar="S", help="Compare with the source files too.")
+@click.option("--expect", metavar="DIGEST", help="The digest that was noted of this cube: any other cube fails.")
 @click.option("--catalog", is_flag=True, help="Check the STAC catalog too: links, core schema, agreement with the cube.")
 @click.option("--schemas", type=_FOLDER, metavar="DIR", help="Check extensions by these schemas, laid out as host/path.")
 @SCHEDULER
@@ -241,7 +242,7 @@ def verify(target: str, source: str | None, as_json: bool, **options: Any) -> No
     from cube.survey.surveyor import Surveyor
     from cube.verify.verification import verify_cube
 
-    schemas, catalog = options.pop("schemas"), options.pop("catalog")
+    schemas, catalog, expect = (options.pop(name) for name in ("schemas", "catalog", "expect"))
     if schemas is not None and not catalog:
         raise RequestError("--schemas goes with --catalog")
     machine = Machine(**options, sample=0)
@@ -250,7 +251,9 @@ def verify(target: str, source: str | None, as_json: bool, **options: Any) -> No
     surveyor = Surveyor(recipe) if recipe else None
     with _watched_cluster(machine, _verify_workers(where, machine)) as client:
         reached = machine.config.options(source or "")
-        report = verify_cube(where, client, source=source, source_options=reached, watcher=Meter(), surveyor=surveyor)
+        report = verify_cube(
+            where, client, source=source, source_options=reached, watcher=Meter(), surveyor=surveyor, expect=expect
+        )
     if recipe and surveyor:
         report = check_catalog(where, recipe, report, surveyor.survey() if report.passed else None, schemas)
     print_value(report.document() if as_json else report_text(report), as_json)

@@ -46,3 +46,13 @@ def batch_count(root: Mapping[str, Any]) -> int:
     """Return how many batches the cube of a root document has."""
     header = root["consolidated_metadata"]["metadata"][f"{ORIGINALS}/header"]
     return int(-(-header["shape"][0] // header["chunk_grid"]["configuration"]["chunk_shape"][0]))
+
+
+def require_expected(url: str, root: Mapping[str, Any], expect: str) -> None:
+    """Raise ``CorruptError`` unless a sealed root document has the digest that was noted: then all below it is what it was."""
+    attributes = root.get("attributes")
+    facts = attributes.get("cube") if isinstance(attributes, Mapping) else None
+    certified = facts.get("certificate") if isinstance(facts, Mapping) else None
+    seen = certified.get("root") if isinstance(certified, Mapping) else None
+    if seen != expect.removeprefix("blake3:"):
+        raise CorruptError(f"{url} has the digest {seen}, expected {expect}: it is another cube, or one that was changed")

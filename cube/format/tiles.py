@@ -20,6 +20,8 @@ from cube.errors import CorruptError
 
 T = TypeVar("T", bound=Hashable)
 
+_OVERHEAD = 64
+"""Bytes that a tile which does not compress may take beyond its own: the header of Blosc and the checksum."""
 DIGEST_SIZE = 32
 ABSENT = np.uint64(2**64 - 1)
 """Offset and length of a tile that is not stored."""
@@ -211,16 +213,20 @@ def count_pixels(pixels: NDArray[Any], saturated: float | None) -> Counts:
 def read_index(layout: TileLayout, tail: bytes, size: int | None = None) -> NDArray[np.uint64]:
     """Return the index (slot, tile, [offset, length]) of a shard from its last bytes.
 
-    Raises ``CorruptError`` if its checksum is wrong or, where the shard's ``size`` is known, an entry points outside it.
+    Raises ``CorruptError`` if its checksum is wrong, an entry is longer than any tile or lies farther than all tiles reach or,
+    where the shard's ``size`` is known, points outside it: nothing is asked for or allocated by a number that cannot be.
     """
     if len(tail) != layout.index_bytes or (size is not None and size < layout.index_bytes):
         raise CorruptError(f"the shard ends after {len(tail):,} bytes, its index alone needs {layout.index_bytes:,}")
     if google_crc32c.value(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
         raise CorruptError("the checksum of the shard's index is wrong")
     index = np.frombuffer(tail[:-4], "<u8").reshape(layout.slots, layout.across**2, 2)
+    used = index[index[..., 0] != ABSENT]
+    longest = layout.tile_bytes + _OVERHEAD
+    if np.any(used[:, 1] > np.uint64(longest)) or np.any(used[:, 0] > np.uint64(longest * layout.slots * layout.across**2)):
+        raise CorruptError(f"an entry of the shard's index is of more bytes than the {longest:,} of the longest tile can be")
     if size is None:
         return index
-    used = index[index[..., 0] != ABSENT]
     limit = np.uint64(size - layout.index_bytes)
     if np.any(used[:, 0] > limit) or np.any(used[:, 1] > limit) or np.any(used.sum(axis=1) > limit):
         raise CorruptError("an entry of the shard's index points outside the shard")

@@ -116,6 +116,7 @@ class CubeBackend(BackendEntrypoint):
         where: str | None = None,
         bbox: Box | None = None,
         modalities: Sequence[str] | None = None,
+        expect: str | None = None,
         mask_and_scale: bool | None = None,
         decode_times: Any = None,
         decode_timedelta: Any = None,
@@ -129,6 +130,8 @@ class CubeBackend(BackendEntrypoint):
         (``season=summer and split=train``), ``bbox`` those that meet a box (west, south, east, north in degrees),
         ``modalities`` the variables. ``cache_bytes`` keeps so many bytes of decoded tiles per modality.
 
+        ``expect`` is the digest of the cube that was noted before (``cube info`` prints it).
+
         xarray's keywords for decoding are taken. Nothing in a cube is encoded (no ``_FillValue``, no ``scale_factor``, no
         times), so they change nothing, but ``decode_coords=False``, which leaves the labels among the variables. A group
         that is no cube of this package is decoded as they say.
@@ -136,7 +139,7 @@ class CubeBackend(BackendEntrypoint):
         Raises ``FileNotFoundError`` if nothing is there, ``FilterError`` for a filter that names what is not there,
         ``RequestError`` for a group without consolidated metadata, a codec that is not read, or an unknown modality.
         """
-        root = read_root(filename_or_obj, storage_options)
+        root = read_root(filename_or_obj, storage_options, expect)
         source = source_of(root)
         if source is None:
             decoding = {"mask_and_scale": mask_and_scale, "decode_times": decode_times, "decode_timedelta": decode_timedelta}

@@ -12,7 +12,7 @@ from cube.query.choose import Box
 from cube.read.engine import CubeBackend
 
 
-def open_cube(
+def open_cube(  # noqa: PLR0913 (each is a keyword of its own)
     url: str,
     *,
     where: str | None = None,
@@ -20,6 +20,7 @@ def open_cube(
     modalities: Sequence[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
     cache_bytes: int = 0,
+    expect: str | None = None,
 ) -> xr.Dataset:
     """Open a cube lazily; no pixel is read.
 
@@ -32,8 +33,10 @@ def open_cube(
     keeps so many bytes of decoded tiles per modality. Pixels are read tile by tile, each once per request, and every
     checksum is checked.
 
+    ``expect`` is the digest that was noted of the cube (``cube info`` prints it); ``CorruptError`` is raised for any other.
+
     Raises ``FileNotFoundError`` if nothing is there, ``RequestError`` or ``FilterError`` for a choice that cannot be made.
     """
-    options = {"storage_options": storage_options, "cache_bytes": cache_bytes}
+    options = {"storage_options": storage_options, "cache_bytes": cache_bytes, "expect": expect}
     choice = {"where": where, "bbox": bbox, "modalities": modalities}
     return xr.open_dataset(url, engine=CubeBackend, chunks=None, backend_kwargs={**options, **choice})

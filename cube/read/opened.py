@@ -13,9 +13,10 @@ from urllib.parse import urljoin
 from numpy.typing import NDArray
 
 from cube.errors import CorruptError, RequestError
-from cube.format.arrays import ArraySpec, read_spec
+from cube.format.arrays import ArraySpec, read_spec, values_digest
 from cube.format.certificate import sealed
 from cube.format.layout import FORMAT, tile_layout
+from cube.format.root import require_expected
 from cube.format.small import read_array
 from cube.format.target import ROOT, target_of
 from cube.read.cache import TileCache
@@ -26,6 +27,42 @@ from cube.store.protocol import Store
 from cube.store.urls import is_local, open_store
 
 Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Certified:
+    """A small array and the hash of its values that the root document certifies. Small to pickle."""
+
+    store: Store
+    spec: ArraySpec
+    digest: str | None
+
+    def read(self) -> Array:
+        """Return the values. Raises ``CorruptError`` if they are not those certified."""
+        values = read_array(self.store, self.spec)
+        if values_digest(values) != self.digest:
+            raise CorruptError(
+                f"{self.store.url}/{self.spec.path}: its values are not those certified; `cube verify` tells more"
+            )
+        return values
+
+
+@dataclass
+class Presence:
+    """Whether each patch (patch) has an image of one modality; read when it is first asked, and not pickled."""
+
+    label: Certified
+    column: int
+    _known: Array | None = None
+
+    def __call__(self) -> Array:
+        """Return the column of the modality."""
+        if self._known is None:
+            self._known = self.label.read()[:, self.column].astype(bool)
+        return self._known
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Presence, (self.label, self.column)
 
 
 @dataclass(frozen=True)
@@ -84,7 +121,7 @@ class Source:
     def value(self, name: str) -> Array:
         """Return a whole small array, read once."""
         if name not in self._values:
-            self._values[name] = read_array(self.store, self.specs[name])
+            self._values[name] = Certified(self.store, self.specs[name], self._digest(name)).read()
         return self._values[name]
 
     def known(self, name: str) -> Array | None:
@@ -110,14 +147,20 @@ class Source:
     def reader(self, modality: str, cache: TileCache | None = None) -> PixelReader:
         """Return what reads the pixels of a modality."""
         spec = self.specs[modality]
-        return PixelReader(self.store, spec, tile_layout(spec, self.attributes["cube"]["saturated"].get(modality)), cache)
+        layout = tile_layout(spec, self.attributes["cube"]["saturated"].get(modality))
+        present = Certified(self.store, self.specs["present"], self._digest("present"))
+        return PixelReader(self.store, spec, layout, cache, Presence(present, list(self.modalities).index(modality)))
+
+    def _digest(self, name: str) -> str | None:
+        return self.attributes["cube"]["certificate"]["arrays"].get(name)  # type: ignore[no-any-return]
 
 
-def read_root(url: str, options: Mapping[str, Any] | None = None) -> Root:
+def read_root(url: str, options: Mapping[str, Any] | None = None, expect: str | None = None) -> Root:
     """Read the root document of a cube, given by its own URL or that of a STAC document or catalog that lists it.
 
-    Raises ``FileNotFoundError`` if nothing is there, ``RequestError`` for a STAC document without a Zarr asset,
-    ``CorruptError`` for a damaged root document.
+    ``expect`` is the digest of the root that was noted before. Raises ``FileNotFoundError`` if nothing is there,
+    ``RequestError`` for a STAC document without a Zarr asset, ``CorruptError`` for a root document that is damaged or not
+    the expected one.
     """
     url = str(url).rstrip("/")
     if url.endswith(".json") and not url.endswith(f"/{ROOT}"):
@@ -127,7 +170,10 @@ def read_root(url: str, options: Mapping[str, Any] | None = None) -> Root:
     url = url.removesuffix(f"/{ROOT}")
     store = open_store(url, options=options)
     read = partial(store.read, ROOT)
-    return Root(url, store, undamaged(partial(_parsed, url), read(), read))
+    root = Root(url, store, undamaged(partial(_parsed, url), read(), read))
+    if expect is not None:
+        require_expected(url, root.document, expect)
+    return root
 
 
 def _parsed(url: str, data: bytes) -> Any:
@@ -163,9 +209,9 @@ def _known(document: Mapping[str, Any]) -> bool:
     return known.partition(".")[0] == FORMAT.partition(".")[0]
 
 
-def open_source(url: str, options: Mapping[str, Any] | None = None) -> Source:
-    """Open a cube of this package. Raises ``RequestError`` for any other Zarr group."""
-    source = source_of(read_root(url, options))
+def open_source(url: str, options: Mapping[str, Any] | None = None, expect: str | None = None) -> Source:
+    """Open a cube of this package. Raises ``RequestError`` for any other Zarr group, and as ``read_root`` does."""
+    source = source_of(read_root(url, options, expect))
     if source is None:
         raise RequestError(f"{url} is no cube of this package; try xr.open_zarr")
     return source

@@ -69,13 +69,15 @@ class PixelReader:
     spec: ArraySpec
     layout: TileLayout
     cache: TileCache | None = None
+    present: Callable[[], Array] | None = None
+    """Gives whether each patch of the cube (patch) has an image; asked only where the index says that tiles are absent."""
     traffic: Traffic = field(default_factory=Traffic)
 
     def __post_init__(self) -> None:
         self._reset()
 
     def __reduce__(self) -> tuple[type[PixelReader], tuple[Any, ...]]:
-        return PixelReader, (self.store, self.spec, self.layout, self.cache)
+        return PixelReader, (self.store, self.spec, self.layout, self.cache, self.present)
 
     def _reset(self) -> None:
         self._pid = os.getpid()
@@ -138,7 +140,20 @@ class PixelReader:
         entries = np.empty((len(patches), self.layout.across**2, 2), np.uint64)
         for row, (shard, slot) in enumerate(zip(shards.tolist(), slots.tolist(), strict=True)):
             entries[row] = self._indexes[shard][slot]
+        self._require_absent(patches, (entries[..., 0] == ABSENT).any(axis=1))
         return entries
+
+    def _require_absent(self, patches: Array, lacking: NDArray[np.bool_]) -> None:
+        """Raise ``CorruptError`` for a patch that lacks tiles of an image which its labels say is there."""
+        if self.present is None or not lacking.any():
+            return
+        wrong = np.asarray(patches)[lacking & self.present()[patches]]
+        if len(wrong):
+            shard, slot = divmod(int(wrong[0]), self.layout.slots)
+            raise CorruptError(
+                f"{self._key(shard)}: tiles of its patch {slot} are absent, but `present` says that the image is there; "
+                "`cube verify` tells more"
+            )
 
     def fetch(self, tiles: list[Tile]) -> list[memoryview]:
         """Return the stored bytes of tiles, sorted by where they lie; what lies close together is fetched as one."""

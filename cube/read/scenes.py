@@ -34,7 +34,9 @@ Options = Mapping[str, Any] | None
 Ints = NDArray[np.int64]
 
 
-def open_scene(url: str, *, season: str | None = None, scene: int, storage_options: Options = None) -> xr.Dataset:
+def open_scene(
+    url: str, *, season: str | None = None, scene: int, storage_options: Options = None, expect: str | None = None
+) -> xr.Dataset:
     """Open one scene as a raster; no pixel of a georeferenced scene is read.
 
     Returns one variable (band, y, x) per modality in its stored type, with the coordinates of a cube that are not per patch,
@@ -45,10 +47,11 @@ def open_scene(url: str, *, season: str | None = None, scene: int, storage_optio
     without a CRS, and ``x`` and ``y`` count pixels. The attributes ``patches``, ``patches_placed``, ``parts`` and
     ``patches_not_placed`` tell what was left out. Where patches disagree about a pixel, the first one says what it is.
 
-    ``season`` may be left out if only one has a scene of this number. Raises ``RequestError`` for an unknown season or
+    ``expect`` is the digest that was noted of the cube. ``season`` may be left out if only one has a scene of this number.
+    Raises ``RequestError`` for an unknown season or
     scene, and for patches that make no raster: several CRSs or pixel sizes, or a rotated grid.
     """
-    source = open_source(url, storage_options)
+    source = open_source(url, storage_options, expect)
     cube = open_cube(source.url, storage_options=storage_options)
     rows, season = _rows(cube, season, scene)
     where = placements(cube, rows)
@@ -73,14 +76,14 @@ def open_scene(url: str, *, season: str | None = None, scene: int, storage_optio
     return raster
 
 
-def open_patch(url: str, patch_id: str, *, storage_options: Options = None) -> xr.Dataset:
+def open_patch(url: str, patch_id: str, *, storage_options: Options = None, expect: str | None = None) -> xr.Dataset:
     """Open one patch as a raster; no pixel is read.
 
     Returns one variable (band, y, x) per modality, its labels as scalar coordinates, pixel centres ``x`` and ``y`` and the CRS
     in ``spatial_ref``. Without a georeference ``x`` and ``y`` count pixels. An image that is absent (see ``present``) holds the
-    fill value. Raises ``RequestError`` for an unknown id.
+    fill value. ``expect`` is the digest that was noted of the cube. Raises ``RequestError`` for an unknown id.
     """
-    source = open_source(url, storage_options)
+    source = open_source(url, storage_options, expect)
     cube = open_cube(source.url, storage_options=storage_options)
     found = np.flatnonzero(cube["patch"].values == patch_id)
     if not len(found):

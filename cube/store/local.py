@@ -82,7 +82,7 @@ class LocalStore:
     def read_many(self, keys: list[str], most: int | None = None) -> Iterator[bytes | OSError]:
         for key in keys:
             try:
-                yield self._read_bounded(key, most)
+                yield self.read(key) if most is None else self._read_bounded(key, most)
             except OSError as error:
                 yield error
 

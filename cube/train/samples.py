@@ -40,15 +40,18 @@ class Samples:
     ``samples[i]`` is one patch, ``samples.read([…])`` a batch: a dictionary from modality to (patch, band, y, x) in stored
     units and type, and from ``patch`` to the ids. Small to pickle; the store is opened where pixels are read.
 
-    Options are those of :class:`Choice`. Raises ``RequestError`` for an unknown modality, band or filter, for an empty
+    Options are those of :class:`Choice`; ``expect`` is the digest that was noted of the cube, and ``CorruptError`` is raised
+    for any other. Raises ``RequestError`` for an unknown modality, band or filter, for an empty
     choice and for incomplete patches unless ``incomplete`` says what becomes of them; ``FileNotFoundError`` if nothing is
     there.
     """
 
-    def __init__(self, url: str, *, storage_options: Mapping[str, Any] | None = None, **choice: Any) -> None:
+    def __init__(
+        self, url: str, *, storage_options: Mapping[str, Any] | None = None, expect: str | None = None, **choice: Any
+    ) -> None:
         self.url, self.storage_options, self.choice = url, dict(storage_options or {}), Choice(**choice)
         require_one("incomplete", self.choice.incomplete, ("refuse", "leave out", "keep"))
-        self._source = open_source(url, self.storage_options)
+        self._source = open_source(url, self.storage_options, expect)
         self.modalities = _bands(self._source, self.choice.modalities)
         """Modality → positions of the wanted bands."""
         self.rows = self._chosen()

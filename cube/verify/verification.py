@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ from cube.errors import CorruptError
 from cube.format.arrays import ArraySpec, chunk_key, read_spec, values_digest
 from cube.format.certificate import pixels_digest
 from cube.format.layout import ORIGINALS, tile_layout
-from cube.format.root import parse_root, read_root
+from cube.format.root import parse_root, read_root, require_expected
 from cube.format.small import read_array
 from cube.format.target import ROOT, Target
 from cube.geo.grid import centres
@@ -25,6 +26,7 @@ from cube.survey.ground import GroundSlice
 from cube.survey.surveyor import Surveyor
 from cube.verify.batch import Examination, Outcome, Slice, examine_batch
 from cube.verify.report import Finding, Report, gather
+from cube.verify.statements import wrong_statements
 from cube.work.clusters import Task, run
 from cube.work.watch import SILENT, Watcher
 
@@ -37,7 +39,7 @@ _ROUNDING = 1e-6
 Arrays = dict[str, NDArray[Any]]
 
 
-def verify_cube(
+def verify_cube(  # noqa: PLR0913 (each is a keyword of its own)
     target: Target,
     client: Client | None = None,
     *,
@@ -45,17 +47,18 @@ def verify_cube(
     source_options: Mapping[str, Any] | None = None,
     watcher: Watcher = SILENT,
     surveyor: Surveyor | None = None,
+    expect: str | None = None,
 ) -> Report:
     """Check a whole cube from its store alone, and against its source files where ``source`` is given.
 
     ``source_options`` go to fsspec. A ``surveyor`` takes a survey while the pixels pass by; it has seen everything if the
-    report passed.
+    report passed. ``expect`` is the digest of the cube that was noted before: with it, a cube that passes is that cube.
 
     Raises ``RequestError`` if there is no cube, or one of a format this version does not know.
     """
     files = None if source is None else _Files(source, open_store(source, options=source_options))
     verification = _Verification(target, client, watcher)
-    verification.source, verification.surveyor = files, surveyor
+    verification.source, verification.surveyor, verification.expect = files, surveyor, expect
     return verification.report(None)
 
 
@@ -85,6 +88,7 @@ class _Files:
 class _Verification:
     source: _Files | None = None
     surveyor: Surveyor | None = None
+    expect: str | None = None
 
     def __init__(self, target: Target, client: Client | None, watcher: Watcher) -> None:
         self.target, self.client, self.watcher = target, client, watcher
@@ -103,7 +107,12 @@ class _Verification:
             self.names["root"] = "the root document"
             self.found("root", ROOT, str(error))
             return Report(self.target.url, gather(self.names, self.findings))
-        self.names["root"] = f"{len(data):,} bytes of root metadata"
+        self.names["root"] = f"{len(data):,} bytes of root metadata, digest {_digest(document)}"
+        if self.expect is not None:
+            try:
+                require_expected(self.target.url, document, self.expect)
+            except CorruptError as error:
+                self.found("root", ROOT, str(error))
         self._below(document, {} if root is None else {ROOT: len(root)})
         checks, damaged = gather(self.names, self.findings), tuple(sorted(self.damaged))
         return Report(self.target.url, checks, damaged, self.objects, self.stored_bytes)
@@ -112,14 +121,21 @@ class _Verification:
         facts = document["attributes"]["cube"]
         certified = facts["certificate"]
         specs = self._metadata(document, certified["metadata"])
+        if specs is None:
+            return
         sizes = self._objects(specs, certified["metadata"], to_come)
         values = self._values(specs, certified["arrays"])
+        self._statements(document, specs, values)
         self._whole(values, certified["pixels"])
         self._centres(values, list(facts["modalities"]), specs)
         self._batches(facts, specs, values, sizes)
 
-    def _metadata(self, document: dict[str, Any], known: Mapping[str, str]) -> list[ArraySpec]:
-        self.names["metadata"] = f"{len(known)} metadata documents"
+    def _metadata(self, document: dict[str, Any], known: Mapping[str, str]) -> list[ArraySpec] | None:
+        """Compare every document with its certified digest, and with what the root repeats of it; return the arrays."""
+        self.names["metadata"] = f"{len(known)} metadata documents, and the root's repetition of them"
+        listed = document["consolidated_metadata"]["metadata"]
+        for path in sorted({f"{path}/{ROOT}" for path in listed} ^ known.keys()):
+            self.found("metadata", path, "the root repeats other documents than are certified")
         for key, digest in known.items():
             try:
                 data = self.target.cube.read(key)
@@ -132,8 +148,19 @@ class _Verification:
                 continue
             if blake3(data).hexdigest() != digest:
                 self.found("metadata", key, "it is not what was certified")
-        listed = document["consolidated_metadata"]["metadata"]
-        return [read_spec(path, item) for path, item in listed.items() if item["node_type"] == "array"]
+            elif not _repeated(data, listed.get(key.removesuffix(f"/{ROOT}"))):
+                self.found("metadata", key, "the root repeats something else than it says")
+        try:
+            return [read_spec(path, item) for path, item in listed.items() if item["node_type"] == "array"]
+        except CorruptError as error:
+            self.found("metadata", ROOT, str(error))
+            return None
+
+    def _statements(self, document: dict[str, Any], specs: list[ArraySpec], values: Arrays) -> None:
+        self.names["statements"] = "modalities, bands, seasons, tiles and dimensions as the root tells them"
+        attributes = document["attributes"]
+        for where, what in wrong_statements(attributes["cube"], attributes, specs, values):
+            self.found("statements", where, what)
 
     def _objects(self, specs: list[ArraySpec], metadata: Mapping[str, str], to_come: Mapping[str, int]) -> dict[str, int]:
         """Compare the listing, and what is yet to be written, with what must be there."""
@@ -272,3 +299,15 @@ def _restored(header_size: NDArray[Any], pixel_start: NDArray[Any]) -> str:
     files, exact = int((header_size >= 0).sum()), int((pixel_start >= 0).sum())
     others = f", {files - exact:,} with equal pixels and place only" if files > exact else ""
     return f"{files:,} headers: {exact:,} files come back byte for byte{others}"
+
+
+def _digest(document: Mapping[str, Any]) -> str:
+    return str(document["attributes"]["cube"]["certificate"]["root"])
+
+
+def _repeated(data: bytes, told: Any) -> bool:
+    """Tell whether the root repeats a document as it is stored."""
+    try:
+        return bool(json.loads(data) == told)
+    except ValueError:
+        return False

@@ -1,0 +1,73 @@
+"""What the root document says of a cube, held against what the certificate covers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cube.format.arrays import ArraySpec
+
+_DECODING = {"scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned", "flag_masks", "calendar"}
+"""Attributes by which readers change values. A cube has none: its pixels are what they are."""
+
+Statement = tuple[str, str]
+"""Where something wrong is said, and what is wrong with it."""
+
+
+def wrong_statements(
+    facts: Mapping[str, Any], root: Mapping[str, Any], specs: Sequence[ArraySpec], values: Mapping[str, NDArray[Any]]
+) -> Iterator[Statement]:
+    """Yield what readers are told that does not agree with the arrays.
+
+    ``facts`` is the attribute ``cube`` of the root, ``root`` all its attributes, ``specs`` the arrays as their certified
+    documents describe them, ``values`` the certified values of the small ones.
+    """
+    by_path = {spec.path: spec for spec in specs}
+    yield from _modalities(facts, by_path, values)
+    yield from _lengths(specs, values)
+    for spec in specs:
+        if told := sorted(_DECODING & spec.attributes.keys()):
+            yield spec.path, f"its attributes {', '.join(told)} would change its values on reading; a cube has none such"
+    listed = set(str(root.get("coordinates", "")).split())
+    own = {path for path in by_path if "/" not in path} - set(facts["modalities"])
+    if listed != own:
+        yield "coordinates", f"it names {', '.join(sorted(listed ^ own))} otherwise than the arrays that are there"
+    if "season" in values and (unknown := sorted(set(np.unique(values["season"]).tolist()) - set(facts["seasons"]))):
+        yield "cube.seasons", f"it lacks {', '.join(unknown)}, which patches have"
+
+
+def _modalities(
+    facts: Mapping[str, Any], by_path: Mapping[str, ArraySpec], values: Mapping[str, NDArray[Any]]
+) -> Iterator[Statement]:
+    names = list(facts["modalities"])
+    if "modality" in values and values["modality"].tolist() != names:
+        yield "cube.modalities", f"it names {', '.join(names)}, the array `modality` {', '.join(values['modality'].tolist())}"
+    for name, bands in facts["modalities"].items():
+        spec, dimension = by_path.get(name), f"{name}_band"
+        if spec is None or spec.inner is None:
+            yield "cube.modalities", f"{name} is no array of pixels"
+            continue
+        if dimension in values and values[dimension].tolist() != list(bands):
+            yield "cube.modalities", f"the bands of {name} are {', '.join(map(str, bands))}, those of `{dimension}` are others"
+        if spec.dimensions != ("patch", dimension, "y", "x") or len(bands) != spec.shape[1]:
+            yield name, f"its dimensions are {spec.dimensions} with {spec.shape[1]} bands"
+        if spec.inner != (1, spec.shape[1], facts["tile"], facts["tile"]):
+            yield "cube.tile", f"it is {facts['tile']}, the tiles of {name} are {' × '.join(map(str, spec.inner))}"
+
+
+def _lengths(specs: Sequence[ArraySpec], values: Mapping[str, NDArray[Any]]) -> Iterator[Statement]:
+    """Yield arrays that are longer or shorter along a dimension than others."""
+    known: dict[str, tuple[int, str]] = {}
+    for spec in specs:
+        scope = spec.path.rpartition("/")[0]
+        if len(spec.dimensions) != len(spec.shape):
+            yield spec.path, f"it names {len(spec.dimensions)} dimensions, and has {len(spec.shape)}"
+            continue
+        for dimension, length in zip(spec.dimensions, spec.shape, strict=True):
+            local = dimension if dimension in ("patch", "modality") else f"{scope}/{dimension}"
+            first = known.setdefault(local, (length, spec.path))
+            if first[0] != length:
+                yield spec.path, f"it has {length:,} along {dimension}, {first[1]} has {first[0]:,}"
