@@ -343,7 +343,7 @@ def test_a_file_found_damaged_while_writing_is_told_everywhere(tmp_path: Path, r
     to = tmp_path / "a.zarr"
     text = convert(recipe, files, to, "--incomplete", policy)
     assert "1 file rejected when read:" in text.stdout
-    assert f"{key_of(files, 's2')}: unreadable: its first TIFF directory is damaged" in text.stdout
+    assert f"{key_of(files, 's2')}: unreadable: its first TIFF directory" in text.stdout
     again = json.loads(convert(recipe, files, to, "--incomplete", policy, "--json").stdout)
     assert [item[:2] for item in again["rejected"]] == [[key_of(files, "s2"), "unreadable"]]
     assert again["figures"]["rejected"]["actual"] == 1
@@ -390,7 +390,7 @@ def test_a_sample_that_meets_a_damaged_file_says_so_under_fail(tmp_path: Path, r
 def test_the_same_patch_in_both_folder_layouts(tmp_path: Path, recipe: str, files: Made, policy: str) -> None:
     other = files.folder / "ROIs1970_fall_s2" / "s2_3" / path_of(files, "s2").name
     other.parent.mkdir(parents=True)
-    shutil.copy(path_of(files, "s2"), other)
+    other.write_bytes(path_of(files, "s2").read_bytes()[:-1] + b"x")
     to = tmp_path / "a.zarr"
     result = convert(recipe, files, to, "--incomplete", policy)
     if policy == "fail":

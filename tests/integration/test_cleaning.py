@@ -129,7 +129,7 @@ def test_a_build_that_may_be_running_is_left_alone(left: str, monkeypatch: pytes
         return {"running/x.json": b'{"host": "far", "process": 7, "beat": %d}' % next(beats)}
 
     before = keys(target.url)
-    for module in ("presence", "cleaning"):
+    for module in ("records.presence", "jobs.clean"):
         monkeypatch.setattr(f"cube.{module}.other_signs", beating)
     assert "may still be running" in clean(target.url).stdout
     said = clean(target.url, "--yes")

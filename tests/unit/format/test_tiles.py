@@ -188,7 +188,7 @@ def test_an_entry_that_points_outside(offset: int, length: int) -> None:
     entries[1, 2] = offset, length
     data = entries.tobytes()
     tail = data + google_crc32c.value(data).to_bytes(4, "little")
-    with pytest.raises(CorruptError, match="points outside|of more bytes than"):
+    with pytest.raises(CorruptError, match=r"points outside|of more bytes than"):
         read_index(LAYOUT, tail, LAYOUT.index_bytes + 400)
 
 
