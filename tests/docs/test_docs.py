@@ -271,3 +271,26 @@ def test_the_picture_is_of_the_demo(demo: Path) -> None:
     assert kept.size == drawn.size
     difference = np.abs(np.asarray(kept, float) - np.asarray(drawn, float))
     assert difference.mean() < 3
+
+
+# The house
+
+
+def test_every_room_is_explained_in_the_order_of_the_imports() -> None:
+    contract = re.search(
+        r'name = "Imports point one way".*?layers = \[(.*?)\]', (ROOT / "pyproject.toml").read_text("utf-8"), re.DOTALL
+    )
+    assert contract
+    layers = [set(re.split(r" [:|] ", layer)) for layer in re.findall(r'"([^"]+)"', contract[1])][1:]
+    rows = [row[0].strip("`") for row in rows_of("docs/architecture.md")]
+    rooms = rows[rows.index("cli") : rows.index("errors") + 1]
+    place = {room: number for number, layer in enumerate(layers) for room in layer}
+    assert sorted(rooms) == sorted(place)
+    assert [place[room] for room in rooms] == sorted(place[room] for room in rooms)
+
+
+def test_every_room_says_what_it_is_for() -> None:
+    for room in {path.parent for path in (ROOT / "cube").glob("*/__init__.py")}:
+        text = (room / "__init__.py").read_text(encoding="utf-8")
+        assert text.startswith('"""')
+        assert len(text.split('"""')[1].splitlines()) >= 4, room.name
