@@ -10,6 +10,7 @@
     │   └── TargetError                the target exists, cannot be written, or holds something else
     └── WorkError (RuntimeError)       the request was right, the work says no; exit code 1
         ├── RejectedFile               one input file cannot be used
+        ├── UnusableError              no file at all can be used
         ├── IncompleteError            patches lack files and the policy is ``fail``
         ├── CorruptError               stored bytes are not what was written
         ├── StorageError (OSError)     reading or writing failed: disk full, connection lost
@@ -60,6 +61,10 @@ class RejectedFile(WorkError):
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}"
+
+
+class UnusableError(WorkError):
+    """No file at all can be used: the files are not what the recipe says."""
 
 
 class IncompleteError(WorkError):

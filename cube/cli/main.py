@@ -61,6 +61,7 @@ def _chosen(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that choose patches."""
     for option in (
         click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N patches."),
+        click.option("--modalities", metavar="NAMES", help='Only some kinds of image, such as "s1,lc".'),
         click.option("--where", default="", metavar="FILTER", help='Only some patches, such as "scene<=40".'),
         click.option(
             "--incomplete",
@@ -138,7 +139,7 @@ def plan(recipe: str | None, source: str, profile: str | None, as_json: bool, **
 
     Writes nothing; with --sample, it measures on so many of the files.
     """
-    chosen = _recipe(recipe or _recognised(source, options["config"]), profile)
+    chosen = _recipe(recipe or _recognised(source, options["config"]), profile, options.pop("modalities"))
     from cube.jobs.build import Choice, estimate_build, plan_build
 
     sample, workers, config = (options.pop(name) for name in ("sample", "workers", "config"))
@@ -166,7 +167,7 @@ def build_command(recipe: str | None, source: str, to: str, profile: str | None,
 
     Killed or interrupted, the same command goes on from there.
     """
-    chosen = _recipe(recipe or _recognised(source, options["config"]), profile)
+    chosen = _recipe(recipe or _recognised(source, options["config"]), profile, options.pop("modalities"))
     from cube.jobs.build import Choice
 
     machine = Machine(**{item.name: options.pop(item.name) for item in fields(Machine)})
@@ -314,13 +315,15 @@ def _recognised(source: str, settings: Settings) -> str:
     return name
 
 
-def _recipe(name: str, profile: str | None) -> Recipe:
+def _recipe(name: str, profile: str | None, modalities: str | None) -> Recipe:
     from cube.recipes.bundled import locate
 
     locate(name)  # a misspelt name is told before anything else is loaded
-    from cube.recipes.recipe import read_recipe, with_profile
+    from cube.recipes.recipe import read_recipe, with_modalities, with_profile
 
     recipe = read_recipe(name)
+    if modalities is not None:
+        recipe = with_modalities(recipe, [word.strip() for word in modalities.split(",") if word.strip()])
     return with_profile(recipe, profile) if profile else recipe
 
 

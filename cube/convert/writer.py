@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from cube.convert.labels import label_values
 from cube.convert.plan import Plan
 from cube.convert.preparation import claimed
 from cube.convert.worker import Receipt, read_receipt, receipt_key, run_batch
-from cube.errors import CorruptError, TargetError
+from cube.errors import CorruptError, TargetError, UnusableError
 from cube.format.arrays import group_document, metadata_bytes, values_digest
 from cube.format.certificate import certificate, pixels_digest, seal
 from cube.format.conventions import convention_attributes
@@ -30,6 +31,8 @@ from cube.store.urls import open_store
 from cube.work.clusters import Task, run
 from cube.work.watch import SILENT, Watcher
 
+_CERTAIN = 20
+"""Rejected files, and none that was not, by which it is certain that no other will do."""
 REPORT = "report.json"
 
 
@@ -76,7 +79,8 @@ def write_cube(plan: Plan, target: Target, client: Client | None, watcher: Watch
     """Write a cube: what an earlier run finished is kept, the rest is written, the root comes last.
 
     Raises ``TargetError`` if the target holds another plan's cube, ``IncompleteError`` if a file is bad and the policy is
-    ``fail``, ``StorageError`` if writing fails for good. Whatever is written stays and the next run goes on from it.
+    ``fail``, ``UnusableError`` if all files are, ``StorageError`` if writing fails for good. Whatever is written stays and the
+    next run goes on from it.
     """
     with claimed(plan, target):
         return _write(plan, target, client, watcher)
@@ -92,10 +96,26 @@ def _write(plan: Plan, target: Target, client: Client | None, watcher: Watcher) 
     for receipt in run(client, run_batch, _tasks(plan, target, left)):
         receipts[receipt["index"]] = receipt
         watcher.count(receipt["stop"] - receipt["start"], receipt["bytes_in"], len(receipt["rejected"]))
+        _require_usable(receipts.values(), least=_CERTAIN)
+    _require_usable(receipts.values(), least=1)
     if left or not target.complete() or _found_damaged(target):
         publish_root(plan, target)
         clear_unfinished(target)
     return Written(receipts=tuple(receipts[index] for index in sorted(receipts)), resumed=len(done))
+
+
+def _require_usable(receipts: Collection[Receipt], *, least: int) -> None:
+    """Raise ``UnusableError`` if no image was stored, and at least so many files were rejected."""
+    rejected = [item for receipt in receipts for item in receipt["rejected"]]
+    if len(rejected) < least or any(used for receipt in receipts for used, _ in receipt["tiles"].values()):
+        return
+    counts = Counter(reason for _, reason, _ in rejected).most_common()
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts)
+    path, reason, detail = rejected[0]
+    raise UnusableError(
+        f"nothing could be converted: every file read so far was rejected ({reasons}), such as {path}: {reason}: {detail}. "
+        "Is it the right recipe, and are the files whole? Mend that and run again; no cube was made"
+    )
 
 
 def _found_damaged(target: Target) -> bool:

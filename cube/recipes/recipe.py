@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from string import Formatter
 from typing import Annotated, Any, Literal
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
+from cube.errors import RecipeError
 from cube.recipes.bundled import nearest
 from cube.recipes.reading import Document, load_document
 from cube.recipes.sections import (
@@ -101,6 +102,29 @@ def with_profile(recipe: Recipe, profile: str) -> Recipe:
         return Recipe.model_validate_json(json.dumps(data))
     except ValidationError as error:
         raise document.explain(error, Recipe) from None
+
+
+def with_modalities(recipe: Recipe, names: Sequence[str]) -> Recipe:
+    """Return the recipe of some of its modalities, in its own order; files of the others are ignored.
+
+    Raises ``RecipeError`` for one that it does not have, or for none.
+    """
+    if unknown := [name for name in names if name not in recipe.modalities]:
+        raise RecipeError(f"{recipe.name} has no modality {unknown[0]!r}{nearest(unknown[0], recipe.modalities)}")
+    if not names:
+        raise RecipeError(f"no modality is named; {recipe.name} has {', '.join(recipe.modalities)}")
+    if set(names) == set(recipe.modalities):
+        return recipe
+    data = recipe.model_dump(mode="json")
+    left_out = [item["token"] for name, item in data["modalities"].items() if name not in names]
+    data["modalities"] = {name: item for name, item in data["modalities"].items() if name in names}
+    used = {band["legend"] for item in data["modalities"].values() for band in item["bands"]}
+    data["legends"] = {name: item for name, item in data["legends"].items() if name in used}
+    data["known_defects"] = [item for item in data["known_defects"] if item["modality"] in names]
+    for profile, codecs in data["layout"]["profiles"].items():
+        data["layout"]["profiles"][profile] = {name: codec for name, codec in codecs.items() if name in names}
+    data["source"]["left_out"] = [*data["source"]["left_out"], *left_out]
+    return Recipe.model_validate_json(json.dumps(data))
 
 
 def _layout_problems(recipe: Recipe) -> list[str]:

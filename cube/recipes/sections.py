@@ -32,6 +32,8 @@ class Source(Section):
     """Template of a file's path as published, made of the pattern's groups."""
     ignore: tuple[str, ...] = ()
     """Shell patterns of paths that are known not to be data (side-cars, system files)."""
+    left_out: tuple[str, ...] = ()
+    """Tokens of modalities that are known and not wanted: their files are ignored."""
     exact_extensions: bool = False
     """Whether extensions must be spelled as the pattern says; otherwise ``.TIF`` and ``.tiff`` are as good as ``.tif``."""
     georeference: Literal["file", "none"]

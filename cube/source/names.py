@@ -39,7 +39,10 @@ class Names:
         return match if match and self._known(match) else None
 
     def ignored(self, key: str) -> bool:
-        """Tell whether the recipe names a file as not being data."""
+        """Tell whether the recipe names a file as not being data, or it is of a modality that is not wanted."""
+        match = self._match(key.rpartition("/")[2]) if self.recipe.source.left_out else None
+        if match and match["modality"] in self.recipe.source.left_out:
+            return True
         return any(fnmatch(key, pattern) for pattern in self.recipe.source.ignore)
 
     def example(self) -> str:
