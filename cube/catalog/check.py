@@ -15,8 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from cube.catalog import PAGE
 from cube.catalog.collection import KNOWN
 from cube.catalog.describe import CATALOG, COLLECTION, Catalog, describe
+from cube.catalog.page import datasheet
 from cube.catalog.schemas import CORE, SchemaJudge
 from cube.errors import RequestError
 from cube.format.target import Target
@@ -69,6 +71,7 @@ def check_catalog(target: Target, recipe: Recipe, report: Report, survey: Survey
     check.links()
     check.schemas(SchemaJudge(schemas), with_extensions=schemas is not None)
     check.agreement(describe(target, recipe, report, survey) if survey is not None else None)
+    check.page()
     checks = (*report.checks, *gather(check.names, check.findings))
     return Report(report.url, checks, report.damaged, report.objects, report.stored_bytes)
 
@@ -180,6 +183,23 @@ class _CatalogCheck:
             for place, what in differences(document, again.documents[path]):
                 self.found(_check_of(place), path, f"{'/'.join(place)}: {what}")
         self._table(pq.read_table(pa.BufferReader(again.files[TABLE])))
+
+    def page(self) -> None:
+        """Make the page again from the documents, which are compared with the cube, and compare it to the byte."""
+        self.names["page"] = "nothing"
+        try:
+            page = self.target.stac.read(PAGE)
+        except FileNotFoundError:
+            return  # the links say so
+        except OSError as error:
+            self.found("page", PAGE, f"cannot be read: {error}")
+            return
+        self.names["page"] = f"{len(page):,} bytes, made again from the documents"
+        collection = self.documents.get(COLLECTION, {})
+        below = (self._inside(COLLECTION, link["href"]) for link in collection.get("links", []) if link.get("rel") == "item")
+        items = {path: self.documents[path] for path in below if path in self.documents}
+        if collection and page != datasheet(collection, items)[PAGE]:
+            self.found("page", PAGE, "it is not the page of these documents, or one that another version made")
 
     def _table(self, again: pa.Table) -> None:
         try:

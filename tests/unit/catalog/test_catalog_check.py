@@ -54,7 +54,7 @@ def test_a_sound_catalog_passes_every_check(target: Target, known: tuple[Report,
     report = check_catalog(target, recipe_of(target), *known, stac_schemas)
     assert report.passed, report.findings
     names = [check.name for check in report.checks]
-    assert names[-9:] == [
+    assert names[-10:] == [
         "documents",
         "links",
         "core schema",
@@ -64,6 +64,7 @@ def test_a_sound_catalog_passes_every_check(target: Target, known: tuple[Report,
         "bands",
         "statistics",
         "table",
+        "page",
     ]
     assert all("nothing" not in check.seen for check in report.checks)
 
@@ -95,6 +96,18 @@ BENDS: dict[str, tuple[str, str, Callable[[Document], Any]]] = {
     "no document": ("documents", "catalog.json", lambda d: d.clear()),
     "a strange type": ("documents", "catalog.json", lambda d: d.update(type="Folder")),
 }
+
+
+@pytest.mark.parametrize("change", [lambda page: b"", lambda page: page + b"x", lambda page: page.replace(b"<h1", b"<h2", 1)])
+def test_another_page_is_found(target: Target, known: tuple[Report, Any], change: Callable[[bytes], bytes]) -> None:
+    target.stac.write("index.html", change(target.stac.read("index.html")))
+    assert "page" in findings(target, known)
+
+
+def test_words_hidden_among_the_rejected_files_are_found(target: Target, known: tuple[Report, Any]) -> None:
+    page = target.stac.read("index.html").replace(b'"checks":[', b'"rejected":{"<script>":1},"checks":[', 1)
+    target.stac.write("index.html", page)
+    assert "page" in findings(target, known)
 
 
 @pytest.mark.parametrize("bend", BENDS)
