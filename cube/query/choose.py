@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cube.errors import FilterError, RequestError
 from cube.geo.polygons import bounds
-from cube.query.filters import CLASS, check_fields, parse, select
+from cube.query.filters import CLASS, check_fields, clauses_of, matching, parse
 
 Array = NDArray[Any]
 Box = tuple[float, float, float, float]
@@ -35,13 +35,14 @@ def select_patches(
     """
     rows = np.arange(len(labels("patch")))
     if where is not None:
-        clauses = parse(where)
-        asked = {clause.field for clause in clauses}
+        expression = parse(where)
+        asked = {clause.field for clause in clauses_of(expression)}
         of_classes = {name for name in asked if shares is not None and name.startswith(CLASS)}
-        check_fields(clauses, [*names, *of_classes])
+        of_modalities = {name for name in asked - of_classes if name.partition(":")[0] in names and ":" in name}
+        check_fields(clauses_of(expression), [*names, *of_classes, *of_modalities])
         read = shares or labels
-        fields = {name: read(name) if name in of_classes else _column(name, labels(name)) for name in asked}
-        rows = rows[select(where, fields)]
+        fields = {name: read(name) if name in of_classes else _column(name, labels) for name in asked}
+        rows = rows[matching(expression, fields, {})]
     if bbox is not None:
         if "transform" not in names:
             raise RequestError("the patches of this cube have no place on Earth, so no box can choose among them")
@@ -56,10 +57,18 @@ def as_slice(rows: NDArray[np.int64]) -> slice | NDArray[np.int64]:
     return rows
 
 
-def _column(name: str, values: Array) -> Array:
-    if values.ndim != 1:
-        raise FilterError(f"{name} holds several values per patch: a filter compares one")
-    return values
+def _column(name: str, labels: Callable[[str], Array]) -> Array:
+    """Return a label (patch), or what it says of one modality, such as ``nan_count:s1``."""
+    label, colon, modality = name.partition(":")
+    values = labels(label)
+    if not colon and values.ndim == 1:
+        return values
+    known = labels("modality").tolist() if values.ndim == 2 and label not in ("transform", "digest") else []
+    if modality in known:
+        return values[:, known.index(modality)]
+    if known:
+        raise FilterError(f"{name} holds a value for each modality: name one, such as {label}:{known[0]}")
+    raise FilterError(f"{name} holds several values per patch: a filter compares one")
 
 
 def _checked(bbox: Box) -> Box:

@@ -1,4 +1,4 @@
-"""The small grammar of ``--where``: ``season=summer,fall and split=train and class:Urban>0.3``. Parsed, never evaluated."""
+"""The grammar of ``--where``: ``(season in (summer, fall) or scene<=40) and not split=test``. Parsed, never evaluated."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,13 @@ from cube.errors import FilterError
 
 CLASS = "class:"
 """Begins the field that is a class's share of a patch's pixels, and the column it is kept in: ``class:LEGEND:word``."""
-_CLAUSE = re.compile(r"\s*(?P<field>class:\w+(?::\w+)?|[A-Za-z_]\w*)\s*(?P<operator><=|>=|!=|=|<|>)\s*(?P<value>[^=<>!]+?)\s*")
+_FIELD = r'class:(?:\w+:)?(?:\w+|"[^"]*")|[A-Za-z_]\w*(?::\w+)?'
+_COMPARISON = re.compile(rf"(?P<field>{_FIELD})\s*(?:(?P<operator><=|>=|!=|=|<|>)|(?P<not>\snot)?\s+in\s*\()\s*")
+_VALUE = re.compile(r"""\s*(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<bare>(?:(?!\s+(?:and|or)\s)[^=<>!,()"'])*))\s*""")
+_WORD = re.compile(r"\s*(?:(and|or|not)(?=[\s(]|$)|([()]))")
+_NEGATED = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
+_LONGEST, _DEEPEST = 20_000, 50
+"""Characters of a filter, and parentheses within each other."""
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -37,21 +45,138 @@ class Clause:
     values: tuple[str, ...]
 
 
-def parse(text: str) -> tuple[Clause, ...]:
-    """Return the comparisons of a filter; all of them must hold.
+@dataclass(frozen=True, slots=True)
+class Every:
+    """Every part must hold."""
 
-    Raises ``FilterError`` for anything that is not ``field operator value`` joined by ``and``.
+    parts: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    """One part must hold."""
+
+    parts: tuple[Expression, ...]
+
+
+Expression = Clause | Every | Either
+
+
+def parse(text: str) -> Expression:
+    """Return what a filter says, without ``not``: comparisons are turned round instead.
+
+    Raises ``FilterError``, with the place, for anything that is no comparison, ``and``, ``or``, ``not`` or parenthesis.
     """
-    clauses = []
-    for part in re.split(r"\sand\s", text):
-        match = _CLAUSE.fullmatch(part)
+    if len(text) > _LONGEST:
+        raise FilterError(f"the filter has {len(text):,} characters, more than {_LONGEST:,}")
+    return _Parser(text).whole()
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self.text, self.at, self.depth = text, 0, 0
+
+    def whole(self) -> Expression:
+        found = self._any()
+        if self.text[self.at :].strip():
+            raise self._unread()
+        return found
+
+    def _any(self) -> Expression:
+        parts = [self._all()]
+        while self._take("or"):
+            parts.append(self._all())
+        return parts[0] if len(parts) == 1 else Either(tuple(parts))
+
+    def _all(self) -> Expression:
+        parts = [self._one()]
+        while self._take("and"):
+            parts.append(self._one())
+        return parts[0] if len(parts) == 1 else Every(tuple(parts))
+
+    def _one(self) -> Expression:
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise FilterError(f"more than {_DEEPEST} parentheses or nots stand within each other")
+        if self._take("not"):
+            found = _negated(self._one())
+        elif self._take("("):
+            found = self._any()
+            if not self._take(")"):
+                raise FilterError(f"a parenthesis is not closed before {self.text[self.at :].strip()[:40]!r}")
+        else:
+            found = self._comparison()
+        self.depth -= 1
+        return found
+
+    def _take(self, word: str) -> bool:
+        match = _WORD.match(self.text, self.at)
+        if match is None or (match[1] or match[2]) != word:
+            return False
+        self.at = match.end()
+        return True
+
+    def _comparison(self) -> Clause:
+        begun = self.at
+        while self.at < len(self.text) and self.text[self.at].isspace():
+            self.at += 1
+        match = _COMPARISON.match(self.text, self.at)
         if match is None:
-            raise FilterError(f"cannot read {part.strip()!r}: expected field, operator and value, such as scene<=40")
-        values = tuple(value.strip() for value in match["value"].split(","))
-        if match["operator"] not in ("=", "!=") and len(values) > 1:
-            raise FilterError(f"{part.strip()!r}: only = and != take several values")
-        clauses.append(Clause(match["field"], match["operator"], values))
-    return tuple(clauses)
+            raise self._unread(begun)
+        self.at = match.end()
+        values = self._values(begun, listed=match["operator"] is None)
+        operator_ = match["operator"] or ("!=" if match["not"] else "=")
+        if operator_ not in ("=", "!=") and len(values) > 1:
+            raise FilterError(f"{self.text[begun : self.at].strip()!r}: only = and != take several values")
+        return Clause(_field(match["field"]), operator_, values)
+
+    def _values(self, begun: int, *, listed: bool) -> tuple[str, ...]:
+        values = []
+        while True:
+            match = _VALUE.match(self.text, self.at)
+            assert match is not None
+            quoted = match["double"] if match["double"] is not None else match["single"]
+            values.append(quoted if quoted is not None else match["bare"].strip())
+            self.at = match.end()
+            if not self.text.startswith(",", self.at):
+                break
+            self.at += 1
+        if values == [""] or (listed and not self._take(")")):
+            raise self._unread(begun)
+        return tuple(values)
+
+    def _unread(self, begun: int | None = None) -> FilterError:
+        rest = self.text[self.at if begun is None else begun :].strip()
+        return FilterError(f"cannot read {rest!r}: expected field, operator and value, such as scene<=40")
+
+
+def _field(name: str) -> str:
+    """Return a field as columns are named: the name of a class, in quotes, as the words that stand for it."""
+    lead, quote, title = name.partition('"')
+    return lead + re.sub(r"[^0-9A-Za-z]+", "_", title).strip("_").lower() if quote else name
+
+
+def _negated(expression: Expression) -> Expression:
+    if isinstance(expression, Clause):
+        turned = _NEGATED[expression.operator]
+        return Clause(expression.field, turned, expression.values)
+    parts = tuple(_negated(part) for part in expression.parts)
+    return Either(parts) if isinstance(expression, Every) else Every(parts)
+
+
+def clauses_of(expression: Expression) -> tuple[Clause, ...]:
+    """Return all comparisons of an expression."""
+    if isinstance(expression, Clause):
+        return (expression,)
+    return tuple(clause for part in expression.parts for clause in clauses_of(part))
+
+
+def holds(expression: Expression, passes: Callable[[Clause], Any]) -> Any:
+    """Return whether an expression holds where ``passes`` tells it of a comparison: truths, or arrays of them."""
+    if isinstance(expression, Clause):
+        return passes(expression)
+    join = operator.and_ if isinstance(expression, Every) else operator.or_
+    return reduce(join, (holds(part, passes) for part in expression.parts))
 
 
 def select(text: str, fields: Mapping[str, Array]) -> NDArray[np.bool_]:
@@ -59,21 +184,17 @@ def select(text: str, fields: Mapping[str, Array]) -> NDArray[np.bool_]:
 
     Raises ``FilterError`` for an unknown field, or a value no row has or that is no number where one is needed.
     """
-    clauses = parse(text)
-    check_fields(clauses, fields)
-    return matching(clauses, fields, {}, len(next(iter(fields.values()))))
+    expression = parse(text)
+    check_fields(clauses_of(expression), fields)
+    return matching(expression, fields, {})
 
 
-def matching(
-    clauses: Iterable[Clause], fields: Mapping[str, Array], known: Mapping[str, Iterable[str]], count: int
-) -> NDArray[np.bool_]:
-    """Return which of ``count`` rows pass all comparisons.
+def matching(expression: Expression, fields: Mapping[str, Array], known: Mapping[str, Iterable[str]]) -> NDArray[np.bool_]:
+    """Return which rows pass a filter.
 
     ``known`` gives the values of texts, for fields of which only a part of all rows is there. Raises what :func:`select` does.
     """
-    rows = np.ones(count, bool)
-    for clause in clauses:
-        rows &= _matches(clause, fields[clause.field], known.get(clause.field))
+    rows: NDArray[np.bool_] = holds(expression, lambda clause: _matches(clause, fields[clause.field], known.get(clause.field)))
     return rows
 
 
@@ -118,10 +239,11 @@ def _matches(clause: Clause, column: Array, known: Iterable[str] | None) -> NDAr
         if clause.operator in _OPERATORS:
             raise FilterError(f"{clause.field} is a text: only = and != compare it")
         words = np.unique(column.astype(str)) if known is None else np.unique(list(known))
-        for value in clause.values:
-            if value not in words:
+        meant = {value: _like_words(value, words) for value in clause.values}
+        for value, alike in meant.items():
+            if not alike:
                 raise FilterError(f"no {clause.field} is {value!r}{_hint(value, words.tolist()[:20])}")
-        found = np.isin(column.astype(str), clause.values)
+        found = np.isin(column.astype(str), [word for alike in meant.values() for word in alike])
     else:
         numbers = [_number(clause, value) for value in clause.values]
         if clause.operator in _OPERATORS:
@@ -130,9 +252,22 @@ def _matches(clause: Clause, column: Array, known: Iterable[str] | None) -> NDAr
     return found if clause.operator == "=" else ~found
 
 
+def _like_words(value: str, words: NDArray[np.str_]) -> list[str]:
+    """Return the words that a value means: itself, or all that fit where it has ``*`` or ``?`` in it."""
+    if is_pattern(value):
+        return [word for word in words.tolist() if fnmatchcase(word, value)]
+    return [value] if value in words else []
+
+
+def is_pattern(value: str) -> bool:
+    """Tell whether a value stands for all texts of a form."""
+    return "*" in value or "?" in value
+
+
 def _number(clause: Clause, value: str) -> float:
     try:
-        number = float(value)
+        number = {"true": 1.0, "false": 0.0}.get(value.lower()) if value.isalpha() else None
+        number = float(value) if number is None else number
     except ValueError:
         number = math.nan
     if not math.isfinite(number):

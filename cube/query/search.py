@@ -15,7 +15,18 @@ from numpy.typing import NDArray
 from cube.errors import RequestError
 from cube.format.target import Target
 from cube.query.choose import Box, meets
-from cube.query.filters import CLASS, Clause, check_fields, class_column, matching, parse
+from cube.query.filters import (
+    CLASS,
+    Clause,
+    Expression,
+    check_fields,
+    class_column,
+    clauses_of,
+    holds,
+    is_pattern,
+    matching,
+    parse,
+)
 from cube.query.table import VALUES, class_columns, open_table, own_facts
 from cube.store.parquet import ColumnFile
 
@@ -74,14 +85,14 @@ def search(
     table, ``CorruptError`` for a damaged table.
     """
     file = open_table(target.stac)
-    chosen = _chosen(file, parse(where) if where is not None else (), bbox)
+    chosen = _chosen(file, parse(where) if where is not None else None, bbox)
     return _found(file, chosen, chosen[:limit], columns)
 
 
 def find_patch(target: Target, patch: str) -> Found:
     """Return one patch by its id, with all columns. Raises ``FilterError`` if there is none of that id."""
     file = open_table(target.stac)
-    chosen = _chosen(file, (Clause("patch", "=", (patch,)),), None)
+    chosen = _chosen(file, Clause("patch", "=", (patch,)), None)
     return _found(file, chosen, chosen, None)
 
 
@@ -105,10 +116,10 @@ def _found(file: ColumnFile, chosen: Array, rows: Array, columns: Sequence[str] 
     return Found(table=_rows(file, rows, there), patches=len(chosen), requests=file.requests, bytes_read=file.bytes_read)
 
 
-def _chosen(file: ColumnFile, clauses: Sequence[Clause], bbox: Box | None) -> Array:
+def _chosen(file: ColumnFile, expression: Expression | None, bbox: Box | None) -> Array:
     """Return the positions of the chosen rows."""
-    columns = _columns(file, clauses)
-    groups = [group for group in file.groups if all(_reached(file, clause, columns, group) for clause in clauses)]
+    columns = _columns(file, clauses_of(expression) if expression is not None else ())
+    groups = [group for group in file.groups if expression is None or _may_hold(file, expression, columns, group)]
     if not groups and "patch" in columns:  # so that the message can name an id like the one that is not there
         groups = file.groups
     if bbox is not None:
@@ -118,7 +129,7 @@ def _chosen(file: ColumnFile, clauses: Sequence[Clause], bbox: Box | None) -> Ar
     read = file.read([*columns.values(), *(_SIDES if bbox is not None else ())], groups)
     rows = np.concatenate([np.arange(0), *(np.arange(*file.starts[group : group + 2]) for group in groups)])
     fields = {field: _values(read, column) for field, column in columns.items()}
-    keep = matching(clauses, fields, own_facts(file)[VALUES], len(rows))
+    keep = np.ones(len(rows), bool) if expression is None else matching(expression, fields, own_facts(file)[VALUES])
     if bbox is not None:
         keep &= meets(np.stack([_values(read, side) for side in _SIDES], axis=1), bbox)
     return rows[keep]
@@ -134,13 +145,20 @@ def _columns(file: ColumnFile, clauses: Iterable[Clause]) -> dict[str, str]:
     return {field: known[field] for field in fields}
 
 
+def _may_hold(file: ColumnFile, expression: Expression, columns: Mapping[str, str], group: int) -> bool:
+    """Tell whether a row group may hold a row that passes a filter."""
+    return bool(holds(expression, lambda clause: _reached(file, clause, columns, group)))
+
+
 def _reached(file: ColumnFile, clause: Clause, columns: Mapping[str, str], group: int) -> bool:
     """Tell whether a row group may hold a row that passes a comparison."""
     limits = file.limits(columns[clause.field], group)
     if limits is None:
         return True
     passes, values = _REACHES[clause.operator], [_as(type(limits[0]), value) for value in clause.values]
-    if None in values:  # select() says what is wrong with it
+    if None in values or any(
+        isinstance(value, str) and is_pattern(value) for value in values
+    ):  # select() says what is wrong with it
         return True
     return (all if clause.operator == "!=" else any)(passes(*limits, value) for value in values)
 

@@ -15,6 +15,10 @@ _DECISIVE = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 """Chunks that decide the pixels. The others may hold texts and profiles that grow a thousandfold when they are read."""
 
 
+_EMPTY = 12
+"""Bytes of a chunk without any of its own."""
+
+
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield the kind of each chunk, where it starts and where the next one does."""
     at = len(PNG)
@@ -43,8 +47,12 @@ def png_ranges(data: bytes) -> list[tuple[int, int]]:
 
 
 def decisive_png(data: bytes) -> bytes:
-    """Return a PNG of the same pixels without any chunk that has no say in them."""
+    """Return a PNG of the same pixels without any chunk that has no say in them, or says again what another said."""
     chunks = list(_chunks(data))
-    if all(kind in _DECISIVE for kind, _, _ in chunks):
-        return data
-    return PNG + b"".join(data[start:stop] for kind, start, stop in chunks if kind in _DECISIVE)
+    first = {kind: start for kind, start, _ in reversed(chunks)}
+    kept = [
+        (start, stop)
+        for kind, start, stop in chunks
+        if (kind == b"IDAT" and stop - start > _EMPTY) or (kind in _DECISIVE and kind != b"IDAT" and first[kind] == start)
+    ]
+    return data if len(kept) == len(chunks) else PNG + b"".join(data[start:stop] for start, stop in kept)

@@ -53,9 +53,8 @@ _ALONE = {
     "GDAL_PAM_ENABLED": "NO",
     "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none",
     "PROJ_NETWORK": "OFF",
-    "GDAL_CACHEMAX": 2**24,
 }
-"""Options by which GDAL looks at nothing but the bytes it is given, and keeps few of what it has decoded."""
+"""Options by which GDAL looks at nothing but the bytes it is given."""
 _MOST_BANDS = 1024
 """Bands that are believed where nothing is known of the image."""
 _SPARE_BYTES, _BLOCK_BYTES = 2**22, 2**24

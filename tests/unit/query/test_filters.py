@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cube.errors import FilterError, RequestError
-from cube.query.filters import Clause, class_column, parse, select
+from cube.query.filters import Clause, Every, class_column, parse, select
 
 FIELDS = {
     "season": np.array(["dry", "dry", "wet", "wet", "cold"]),
@@ -36,6 +39,21 @@ FIELDS = {
         ("patch=a_2,c_1", [1, 4]),
         ("season=dry,wet and split=train and scene<=6", [0, 2]),
         ("season=wet\tand  scene>1", [3]),
+        ("season=dry or season=cold", [0, 1, 4]),
+        ("season in (dry, cold)", [0, 1, 4]),
+        ("season not in (dry, cold)", [2, 3]),
+        ("not season=dry", [2, 3, 4]),
+        ("not (season=dry or scene=1)", [3, 4]),
+        ("not not scene<7", [0, 2]),
+        ("scene=1 or scene=7 and season=dry", [0, 2]),
+        ("(scene=1 or scene=7) and season=wet", [2, 3]),
+        ("patch=*_2", [1, 3]),
+        ("patch!=a_*", [2, 3, 4]),
+        ("patch in (a_?, c_1)", [0, 1, 4]),
+        ('season="dry"', [0, 1]),
+        ("season in ('dry', \"cold\")", [0, 1, 4]),
+        ("not(scene>7)", [0, 2, 3]),
+        (" ( ( season=dry ) ) ", [0, 1]),
     ],
 )
 def test_selection(text: str, rows: list[int]) -> None:
@@ -43,7 +61,7 @@ def test_selection(text: str, rows: list[int]) -> None:
 
 
 def test_parsing() -> None:
-    assert parse("a=1,2 and b<=x y") == (Clause("a", "=", ("1", "2")), Clause("b", "<=", ("x y",)))
+    assert parse("a=1,2 and b<=x y") == Every((Clause("a", "=", ("1", "2")), Clause("b", "<=", ("x y",))))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +71,16 @@ def test_parsing() -> None:
         ("season", "cannot read 'season': expected field, operator and value"),
         ("season=", "cannot read"),
         ("=dry", "cannot read"),
-        ("season=dry or scene=1", "cannot read 'season=dry or scene=1'"),
+        ("season=dry or", "no season is 'dry or'"),
+        ("(season=dry", "a parenthesis is not closed"),
+        ("season=dry)", "cannot read ')'"),
+        ("season in (dry", "cannot read"),
+        ("season in ()", "cannot read"),
+        ("not", "cannot read"),
+        ("patch=*_9", "no patch is '*_9'"),
+        ("(" * 60 + "scene=1" + ")" * 60, "more than 50 parentheses"),
+        ("not " * 1000 + "scene=1", "more than 50 parentheses or nots"),
+        ("scene=1 and " * 5000 + "scene=1", "more than 20,000"),
         ("season==dry", "cannot read"),
         ("season=dry and", "no season is 'dry and'"),
         ("season=dry and and scene=1", "cannot read"),
@@ -94,7 +121,7 @@ COLUMNS = ["class:A:urban_and_built_up_lands", "class:A:open_forests", "class:A:
 )
 def test_classes_are_named_by_their_beginning(field: str, column: str) -> None:
     assert class_column(field, COLUMNS) == column
-    assert parse(f"season=dry and {field}>0.3")[1] == Clause(field, ">", ("0.3",))
+    assert parse(f"season=dry and {field}>0.3").parts[1] == Clause(field, ">", ("0.3",))
 
 
 @pytest.mark.parametrize(
@@ -113,3 +140,43 @@ def test_classes_that_are_not_there(field: str, message: str) -> None:
 def test_a_class_that_may_be_several_is_refused() -> None:
     with pytest.raises(FilterError, match="may be class:A:open_forests, class:A:open_savannas: write more"):
         class_column("class:Open", [*COLUMNS, "class:A:open_savannas"])
+
+
+def test_a_class_is_named_as_the_page_shows_it() -> None:
+    assert parse('class:"Urban and Built-up Lands">0.3') == Clause("class:urban_and_built_up_lands", ">", ("0.3",))
+    assert parse('class:A:"Open Forests">=0.5') == Clause("class:A:open_forests", ">=", ("0.5",))
+
+
+WORDS, NUMBERS = ["dry", "wet", "cold"], [1, 7, 40]
+
+
+def compared(field: str, sign: str, value: object) -> tuple[str, str]:
+    return f"{field}{sign}{value}", f"{field} {'==' if sign == '=' else sign} {value!r}"
+
+
+def joined(shape: str, *parts: tuple[str, str]) -> tuple[str, str]:
+    ours, theirs = zip(*parts, strict=True)
+    return shape.format(*ours), shape.format(*theirs)
+
+
+COMPARISONS = st.one_of(
+    st.builds(compared, st.just("season"), st.sampled_from(["=", "!="]), st.sampled_from(WORDS)),
+    st.builds(compared, st.just("scene"), st.sampled_from(["=", "!=", "<", "<=", ">", ">="]), st.sampled_from(NUMBERS)),
+    st.lists(st.sampled_from(WORDS), min_size=1).map(lambda words: (f"season in ({', '.join(words)})", f"season in {words}")),
+)
+EXPRESSIONS = st.recursive(
+    COMPARISONS,
+    lambda below: st.one_of(
+        st.builds(joined, st.sampled_from(["({} and {})", "({} or {})", "({} and not {})"]), below, below),
+        st.builds(joined, st.sampled_from(["({} or {} and {})", "(not {} and {} or {})"]), below, below, below),
+        st.builds(joined, st.just("not ({})"), below),
+    ),
+    max_leaves=8,
+)
+
+
+@given(EXPRESSIONS)
+def test_it_selects_what_pandas_does(texts: tuple[str, str]) -> None:
+    frame = pd.DataFrame({"season": FIELDS["season"], "scene": FIELDS["scene"]})
+    expected = frame.query(texts[1], engine="python").index.tolist()
+    assert np.flatnonzero(select(texts[0], FIELDS)).tolist() == expected

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import dask
 import numpy as np
@@ -148,3 +148,37 @@ def test_a_server_that_ignores_ranges_is_refused(tiny_cube: Built) -> None:
         cube = open_cube(f"{url}/tiny.zarr")
         with pytest.raises(OSError, match="must honour Range"):
             cube.s2.load()
+
+
+@pytest.mark.parametrize(
+    ("where", "chosen"),
+    [
+        ("season=spring or season=summer", lambda cube: np.isin(cube["season"], ["spring", "summer"])),
+        ("not season=spring and lat>-90", lambda cube: cube["season"] != "spring"),
+        ("patch=*_p1*", lambda cube: np.char.find(cube["patch"].values.astype(str), "_p1") >= 0),
+        ("zero_count:s2=0", lambda cube: cube["zero_count"][:, 1] == 0),
+        ("present:s1=true", lambda cube: cube["present"][:, 0]),
+        ("nan_count:s1>0 or nan_count:s1=0", lambda cube: cube["number"] >= 0),
+    ],
+)
+def test_every_label_is_a_field(tiny_cube: Built, where: str, chosen: Callable[[xr.Dataset], Any]) -> None:
+    whole = open_cube(tiny_cube.url)
+    expected = whole["patch"].values[np.asarray(chosen(whole))].tolist()
+    assert open_cube(tiny_cube.url, where=where)["patch"].values.tolist() == expected
+    if expected:
+        assert Samples(tiny_cube.url, where=where).ids.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("nan_count=0", "holds a value for each modality: name one, such as nan_count:s1"),
+        ("nan_count:s9=0", "name one, such as nan_count:s1"),
+        ("transform=0", "holds several values per patch"),
+        ("transform:s1=0", "holds several values per patch"),
+        ("nancount:s1=0", "unknown field 'nancount:s1'"),
+    ],
+)
+def test_labels_that_are_no_fields(tiny_cube: Built, where: str, message: str) -> None:
+    with pytest.raises(FilterError, match=message):
+        open_cube(tiny_cube.url, where=where)
