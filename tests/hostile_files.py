@@ -73,6 +73,15 @@ def corpus() -> Iterator[tuple[str, bytes]]:
     for kind, lead in ((b"iCCP", b"a\0\0"), (b"zTXt", b"a\0\0"), (b"iTXt", b"a\0\1\0\0\0")):
         yield f"png with a bomb in {kind.decode()}", png(16, 16, chunk(kind, lead + bomb))
     yield "png of many chunks", png(16, 16, *[chunk(b"tEXt", b"a\0b")] * 5000)
+    yield "png of many transparencies", png(16, 16, *[chunk(b"tRNS", b"\0\0")] * 250_000)
+    yield "png of many empty pixels", png(16, 16, *[chunk(b"IDAT", b"")] * 300_000)
+    texts = b"<GDALMetadata>" + b"<Item name='a'>b</Item>" * 130_000 + b"</GDALMetadata>\0"
+    pixels = zlib.compress(bytes(16 * 16 * 4 * 2))
+    begin = 8 + 2 + 11 * 12 + 4
+    named = [(256, 4, 1, 16), (257, 4, 1, 16), (258, 3, 1, 16), (259, 3, 1, 8), (262, 3, 1, 1), (273, 4, 1, begin)]
+    named += [(277, 3, 1, 4), (278, 4, 1, 16), (279, 4, 1, len(pixels)), (284, 3, 1, 1)]
+    named += [(42112, 2, len(texts), begin + len(pixels))]
+    yield "tiff of many texts", tiff(named, pixels + texts)
     for text in (
         b"<VRTDataset rasterXSize='16' rasterYSize='16'/>",
         b"PK\3\4" + bytes(100),

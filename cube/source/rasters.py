@@ -36,6 +36,7 @@ from cube.source.tiff_header import (
     WIDTH,
     Claim,
     Directory,
+    find_bytes,
     pixel_extents,
     read_directory,
     require_bounded,
@@ -55,6 +56,8 @@ _ALONE = {
     "PROJ_NETWORK": "OFF",
 }
 """Options by which GDAL looks at nothing but the bytes it is given."""
+_GDAL_METADATA, _LONG_TEXT = 42112, 2**16
+"""The tag in which GDAL keeps names and values of its own, and the bytes of it that are read in a moment."""
 _MOST_BANDS = 1024
 """Bands that are believed where nothing is known of the image."""
 _SPARE_BYTES, _BLOCK_BYTES = 2**22, 2**24
@@ -258,8 +261,17 @@ def _general(data: bytes, ifd: Directory, extents: NDArray[np.int64]) -> Raster:
     if coded > len(data) + 2 * tiff_claim(ifd).pixel_bytes:
         raise RejectedFile("unreadable", f"its strips or tiles name {coded:,} bytes, the file has {len(data):,}")
     require_bounded(data)
-    pixels, georeference = _decode(data)
+    pixels, georeference = _decode(_without_long_texts(data))
     return Raster(pixels, georeference, _without_ranges(data, extents.T.tolist()), -1, len(data))
+
+
+def _without_long_texts(data: bytes) -> bytes:
+    """Return the file as GDAL is to see it: a long list of its own metadata, which it takes minutes to read, is empty."""
+    at, length = find_bytes(data, _GDAL_METADATA)
+    if length <= _LONG_TEXT or at + length > len(data):
+        return data
+    empty = b"<GDALMetadata/>"
+    return data[:at] + empty + bytes(length - len(empty)) + data[at + length :]
 
 
 def _decode(data: bytes) -> tuple[NDArray[Any], Georeference | None]:

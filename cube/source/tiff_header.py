@@ -92,6 +92,17 @@ def read_directory(data: bytes, most: int = MOST_VALUES) -> Directory:
     return Directory(form.order, tags, places)
 
 
+def find_bytes(data: bytes, wanted: int) -> tuple[int, int]:
+    """Return where the bytes of a tag of the first directory start and how many there are; none where there is no such tag."""
+    form = _Form(data)
+    at, count = form.start(form.first)
+    for place in range(at, at + count * form.step, form.step):
+        tag, kind, length = struct.unpack_from(form.entry, data, place)
+        if tag == wanted and kind in (1, 2, 7):
+            return form.value(place, 2, length), length
+    return 0, 0
+
+
 class _Form:
     """How the directories of one file are laid out."""
 
