@@ -100,3 +100,24 @@ def test_rio_is_there_at_once(tiny_cube: Built, made: Made) -> None:
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     epsg = str(made.scenes[made.ids[0]].epsg)
     assert said == [epsg, "0", epsg]
+
+
+LINES: dict[str, Callable[[xr.DataArray], xr.DataArray | xr.Dataset]] = {
+    "coarsen": lambda part: part.coarsen(x=4, y=4).mean(),
+    "rolling": lambda part: part.rolling(x=3).mean(),
+    "stack": lambda part: part.stack(pixel=("y", "x")).mean("pixel"),
+    "weighted": lambda part: part.weighted(np.cos(np.deg2rad(part["lat"])).fillna(0)).mean("patch"),
+    "apply_ufunc": lambda part: xr.apply_ufunc(np.sqrt, part, dask="parallelized", output_dtypes=["f8"]),
+    "map_blocks": lambda part: part.drop_vars([name for name in part.coords if name != "patch"]).map_blocks(
+        lambda block: block * 2
+    ),
+    "concat": lambda part: xr.concat([part[:2], part[4:6]], "patch").drop_vars([*part.coords]),
+    "label by label": lambda part: part.groupby("scene").max(),
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_lines_of_the_user_guide_give_what_they_give_in_memory(cube: xr.Dataset, line: str) -> None:
+    part = cube["s2"].isel(s2_band=0, patch=slice(0, 8), drop=True)
+    lazy, loaded = LINES[line](part), LINES[line](part.load())
+    np.testing.assert_allclose(lazy.compute().values, loaded.values)
