@@ -113,8 +113,8 @@ def _require_usable(receipts: Collection[Receipt], *, least: int) -> None:
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts)
     path, reason, detail = rejected[0]
     raise UnusableError(
-        f"nothing could be converted: every file read so far was rejected ({reasons}), such as {path}: {reason}: {detail}. "
-        "Is it the right recipe, and are the files whole? Mend that and run again; no cube was made"
+        f"nothing could be converted: no image was kept and {len(rejected):,} files were rejected ({reasons}), such as {path}: "
+        f"{reason}: {detail}. Is it the right recipe, and are the files whole? Mend that and run again; no cube was made"
     )
 
 

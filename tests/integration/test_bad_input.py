@@ -482,7 +482,7 @@ def test_no_document_holds_nan(tmp_path: Path, recipe: str, files: Made) -> None
         damage_directory(files.files[name, "lc"])
     for result in (
         cube("plan", recipe, "--source", files.folder, "--json"),
-        convert(recipe, files, to, "--sample", "0", "--json"),
+        convert(recipe, files, to, "--sample", "0", "--incomplete", "keep", "--json"),
         cube("info", to, "--json"),
         cube("verify", to, "--json"),
     ):
