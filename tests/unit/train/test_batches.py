@@ -261,7 +261,7 @@ print(any(thread.name == "cube-assemble" for thread in threading.enumerate()))
 
 @pytest.mark.parametrize("how", [[], ["fork"]], ids=["alone", "with a fork"])
 def test_a_program_that_leaves_an_epoch_open_ends_its_threads(tiny_cube: Built, how: list[str]) -> None:
-    """A thread that is at work when the interpreter ends is torn out of compiled code, which aborts the process now and then."""
+    """A thread that is at work when the interpreter ends is torn out of compiled code, which may abort the process."""
     ended = subprocess.run(
         [sys.executable, "-c", LEFT_OPEN, tiny_cube.url, *how], capture_output=True, text=True, timeout=60, check=False
     )
