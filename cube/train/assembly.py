@@ -7,12 +7,14 @@ Planning goes only as far ahead as the tiles of all planned batches fit the memo
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -100,6 +102,8 @@ class Assembly:
             threading.Thread(target=self._fetch, args=(batches,), name="cube-fetch", daemon=True),
             threading.Thread(target=self._assemble, name="cube-assemble", daemon=True),
         ]
+        end = partial(self._end, threads)
+        atexit.register(end)  # a thread that is at work when the interpreter ends is torn out of it, and the process aborts
         for thread in threads:
             thread.start()
         try:
@@ -109,9 +113,8 @@ class Assembly:
                 yield item
                 self.counters.consuming += time.perf_counter() - begun
         finally:
-            self._stop()
-            for thread in threads:
-                thread.join()
+            atexit.unregister(end)
+            self._end(threads)
 
     def _next(self) -> tuple[int, dict[str, Array]] | None:
         begun = time.perf_counter()
@@ -119,12 +122,17 @@ class Assembly:
         self.counters.waiting += time.perf_counter() - begun
         return item
 
-    def _stop(self) -> None:
+    def _end(self, threads: Sequence[threading.Thread]) -> None:
+        """Stop the threads and wait for them; a forked process has none of them."""
+        if not any(thread.is_alive() for thread in threads):
+            return
         with self._change:
             self._stopped = True
             self._change.notify_all()
         self._fetched.close()
         self._finished.close()
+        for thread in threads:
+            thread.join()
 
     def _fetch(self, batches: Iterator[tuple[int, Array]]) -> None:
         """Plan as far ahead as memory allows, fetch in that order."""

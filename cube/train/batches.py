@@ -15,7 +15,7 @@ from cube.train.assembly import Assembly, Counters
 from cube.train.samples import Samples
 from cube.train.shelf import Modality
 from cube.train.shuffle import Shuffle, in_order, shuffled, stream_bounds
-from cube.train.states import read_state, require_one, require_stream, require_whole
+from cube.train.states import GREATEST, read_state, require_dtypes, require_one, require_stack, require_stream, require_whole
 
 Array = NDArray[Any]
 
@@ -61,14 +61,17 @@ class Batches:
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
-            require_whole(name, getattr(self, name), least)
+            require_whole(name, getattr(self, name), least, GREATEST if name in ("seed", "epoch") else None)
         require_stream(self.stream)
         require_one("tail", self.tail, ("keep", "drop", "repeat"))
         if not isinstance(self.shuffle, (bool, Shuffle)):
             raise RequestError(f"shuffle is {self.shuffle!r}: expected True, False or a Shuffle")
+        require_dtypes(self.dtypes)
+        require_stack(self.stack, self.samples.modalities)
         named = {*self.dtypes, *(name for names in self.stack.values() for name in names)}
         if unknown := sorted(named - set(self.samples.modalities)):
             raise RequestError(f"{unknown} are named, but not read; expected {', '.join(self.samples.modalities)}")
+        require_whole("start", self.start, 0, len(self))
         self.counters = Counters()
         """What the running epoch has cost, and what limits it."""
 

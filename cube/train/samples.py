@@ -14,7 +14,7 @@ from cube.errors import RequestError
 from cube.query.choose import select_patches
 from cube.read.opened import Source, open_source
 from cube.read.pixels import PixelReader, Window
-from cube.train.states import require_one
+from cube.train.states import require_one, require_positions
 
 Array = NDArray[Any]
 Box = tuple[float, float, float, float]
@@ -68,7 +68,7 @@ class Samples:
 
     def read(self, indices: ArrayLike) -> dict[str, Array]:
         """Return a batch: (patch, band, y, x) per modality and the ids, in the order of ``indices``."""
-        indices = np.asarray(indices, np.int64)
+        indices = require_positions("what to read", indices)
         rows = self.rows[indices]
         batch = {name: self.readers[name].read(rows, Window(bands=bands)) for name, bands in self.modalities.items()}
         return {**batch, **self.about(indices)}
@@ -141,10 +141,14 @@ def _bands(source: Source, wanted: Any) -> dict[str, NDArray[np.int64] | slice]:
     known = source.modalities
     names: Iterable[str] = known if wanted is None else [wanted] if isinstance(wanted, str) else wanted
     chosen: dict[str, NDArray[np.int64] | slice] = {}
+    if not isinstance(names, Iterable) or not (names := list(names)):
+        raise RequestError(f"modalities is {wanted!r}: expected some of {', '.join(known)}")
     for name in names:
         if name not in known:
             raise RequestError(f"{source.url} has no modality {name!r}; it has {', '.join(known)}")
         bands = wanted.get(name) if isinstance(wanted, Mapping) else None
+        if isinstance(bands, str) or (bands is not None and not len(bands)):
+            raise RequestError(f"bands of {name} are {bands!r}: expected a list of some of {', '.join(known[name])}")
         if bands is None:
             chosen[name] = slice(None)
         elif unknown := [band for band in bands if band not in known[name]]:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cube.errors import RequestError
+
+GREATEST = 2**63 - 1
+"""Largest number that draws an order."""
 
 
 def require_whole(name: str, value: Any, least: int, most: int | None = None) -> int:
@@ -15,6 +21,40 @@ def require_whole(name: str, value: Any, least: int, most: int | None = None) ->
         allowed = f"{least} or more" if most is None else f"{least} to {most}"
         raise RequestError(f"{name} is {value!r}: expected a whole number, {allowed}")
     return int(value)
+
+
+def require_positions(name: str, values: Any) -> NDArray[np.int64]:
+    """Return positions as whole numbers. Raises ``RequestError`` for a mask, a fraction, or anything else that names none."""
+    array = np.asarray(values)
+    if array.ndim != 1 or not (array.dtype.kind in "iu" or not array.size):
+        seen = f"{array.ndim} dimensions of type {array.dtype}"
+        raise RequestError(f"{name} has {seen}: expected a list of whole numbers; np.flatnonzero makes one of a mask")
+    return array.astype(np.int64)
+
+
+def require_stack(stack: Any, modalities: Iterable[str]) -> None:
+    """Raise ``RequestError`` unless a stack names, under names of their own, modalities that are each joined once."""
+    if not isinstance(stack, Mapping) or not all(isinstance(names, (list, tuple)) and names for names in stack.values()):
+        raise RequestError(f"stack is {stack!r}: expected name → modalities, such as {{'image': ['s1', 's2']}}")
+    joined = [name for names in stack.values() for name in names]
+    if twice := sorted({name for name in joined if joined.count(name) > 1}):
+        raise RequestError(f"stack joins {', '.join(twice)} more than once: expected each modality once")
+    taken = {"patch", "present", *modalities} - set(joined)
+    if clash := sorted(taken & set(stack)):
+        raise RequestError(f"stack names {', '.join(clash)}, which a batch has already: choose another name")
+
+
+def require_dtypes(dtypes: Any) -> None:
+    """Raise ``RequestError`` unless every modality is given a type of numbers."""
+    if not isinstance(dtypes, Mapping):
+        raise RequestError(f"dtypes is {dtypes!r}: expected modality → type, such as {{'s2': 'float32'}}")
+    for name, dtype in dtypes.items():
+        try:
+            known = np.dtype(dtype).kind in (*"biuf",)
+        except TypeError:
+            known = False
+        if not known:
+            raise RequestError(f"dtypes: the type of {name} is {dtype!r}: expected a type of numbers, such as 'float32'")
 
 
 def require_one(name: str, value: Any, allowed: Iterable[str]) -> None:
@@ -47,4 +87,6 @@ def read_state(state: Any, own: Mapping[str, Any], batches: int) -> tuple[int, i
             f"the state is of another loader ({', '.join(different)} differ): its samples, modalities, batch size, shuffle, "
             "seed, streams and workers must be those of this one"
         )
-    return require_whole("the state's epoch", state["epoch"], 0), require_whole("the state's batch", state["batch"], 0, batches)
+    return require_whole("the state's epoch", state["epoch"], 0, GREATEST), require_whole(
+        "the state's batch", state["batch"], 0, batches
+    )

@@ -93,7 +93,7 @@ class BatchDataset(IterableDataset[Sample]):
     def part(self, part: int, workers: int) -> Batches:
         """Return the batches of one of some worker processes of this rank."""
         rank, world = self.batches.stream
-        return replace(self.batches, stream=(rank * workers + part, world * workers))
+        return replace(self.batches, start=0, stream=(rank * workers + part, world * workers))
 
 
 class BatchLoader:

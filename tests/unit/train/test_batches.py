@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -243,3 +245,26 @@ def test_modalities_are_joined_while_they_are_copied(tiny_cube: Built, made: Mad
             assert np.array_equal(batch["image"][row], both, equal_nan=True)
     with pytest.raises(RequestError, match="s3"):
         Batches(Samples(tiny_cube.url), stack={"image": ("s1", "s3")})
+
+
+LEFT_OPEN = """
+import atexit, os, sys, threading
+atexit.register(lambda: print([thread.name for thread in threading.enumerate() if thread.name.startswith("cube-")]))
+from cube import Batches, Samples
+epoch = iter(Batches(Samples(sys.argv[1]), batch_size=1, prefetch=1))
+next(epoch)
+if "fork" in sys.argv and (child := os.fork()):
+    assert os.waitpid(child, 0)[1] == 0
+print(any(thread.name == "cube-assemble" for thread in threading.enumerate()))
+"""
+
+
+@pytest.mark.parametrize("how", [[], ["fork"]], ids=["alone", "with a fork"])
+def test_a_program_that_leaves_an_epoch_open_ends_its_threads(tiny_cube: Built, how: list[str]) -> None:
+    """A thread that is at work when the interpreter ends is torn out of compiled code, which may abort the process."""
+    ended = subprocess.run(
+        [sys.executable, "-c", LEFT_OPEN, tiny_cube.url, *how], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.split()[-2:] == ["True", "[]"]
+    assert ended.stdout.count("[]") == 1 + len(how)

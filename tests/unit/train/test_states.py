@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cube import Batches, Samples, Shuffle
@@ -25,8 +27,18 @@ def samples(tiny_cube: Built) -> Samples:
         ({"batch_size": True}, "batch_size is True: expected"),
         ({"prefetch": -1}, "prefetch is -1: expected"),
         ({"memory": 0}, "memory is 0: expected"),
-        ({"epoch": -1}, "epoch is -1: expected a whole number, 0 or more"),
+        ({"epoch": -1}, "epoch is -1: expected a whole number, 0 to 9223372036854775807"),
         ({"start": -2}, "start is -2: expected"),
+        ({"start": 2}, "start is 2: expected a whole number, 0 to 1"),
+        ({"seed": 2**63}, "seed is 9223372036854775808: expected"),
+        ({"epoch": 2**63}, "epoch is 9223372036854775808: expected"),
+        ({"dtypes": {"s1": "nothing"}}, "dtypes: the type of s1 is 'nothing': expected a type of numbers"),
+        ({"dtypes": {"s1": "U3"}}, "dtypes: the type of s1 is 'U3': expected a type of numbers"),
+        ({"dtypes": ["s1"]}, "dtypes is ['s1']: expected modality"),
+        ({"stack": {"a": "s1"}}, "stack is {'a': 's1'}: expected name"),
+        ({"stack": {"a": []}}, "stack is {'a': []}: expected name"),
+        ({"stack": {"a": ["s1"], "b": ["s1"]}}, "stack joins s1 more than once"),
+        ({"stack": {"patch": ["s1"]}}, "stack names patch, which a batch has already"),
         ({"seed": "a"}, "seed is 'a': expected"),
         ({"stream": (1, 1)}, "stream: its number is 1: expected a whole number, 0 to 0"),
         ({"stream": (0, 0)}, "stream: how many there are is 0: expected"),
@@ -36,7 +48,7 @@ def samples(tiny_cube: Built) -> Samples:
     ],
 )
 def test_every_option_is_named_with_what_is_allowed(samples: Samples, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(RequestError, match="^" + message.replace("(", r"\(")):
+    with pytest.raises(RequestError, match="^" + re.escape(message)):
         Batches(samples, **options)
 
 
@@ -47,6 +59,19 @@ def test_options_of_samples_and_shuffles_too(tiny_cube: Built) -> None:
         Shuffle(lanes=0)
 
 
+@pytest.mark.parametrize("positions", [np.ones(25, bool), [1.5], [[1, 2]], ["a"], 3])
+def test_what_names_no_positions_is_not_read(samples: Samples, positions: Any) -> None:
+    with pytest.raises(RequestError, match=r"what to read has .* expected a list of whole numbers"):
+        samples.read(positions)
+    assert samples.read([])["s1"].shape[0] == 0
+
+
+@pytest.mark.parametrize("modalities", [[], 3, {"s1": []}, {"s1": "VV"}])
+def test_modalities_and_bands_are_lists_of_some(tiny_cube: Built, modalities: Any) -> None:
+    with pytest.raises(RequestError, match=r"expected (some of s1, s2, lc|a list of some of VV, VH)"):
+        Samples(tiny_cube.url, modalities=modalities)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -54,6 +79,7 @@ def test_options_of_samples_and_shuffles_too(tiny_cube: Built) -> None:
         ({"batch": 10**9}, "the state's batch is 1000000000: expected"),
         ({"batch": "2"}, "the state's batch is '2': expected"),
         ({"epoch": -1}, "the state's epoch is -1: expected"),
+        ({"epoch": 2**63}, "the state's epoch is 9223372036854775808: expected"),
         ({"epoch": None}, "the state's epoch is None: expected"),
         ({"plan": "other"}, r"the state is of another loader \(plan differ\)"),
     ],
