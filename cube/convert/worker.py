@@ -128,7 +128,8 @@ class _Columns:
         self.rejected: list[Rejected] = []
 
     def record(self, slot: int, name: str, raster: Raster, digest: bytes, counts: Any) -> None:
-        place, raster = (slot, self.names.index(name)), raster.fitting(self.headers.shape[-1])
+        place, whole = (slot, self.names.index(name)), raster.header
+        raster = raster.fitting(self.headers.shape[-1])
         self.headers[place][: len(raster.header)] = np.frombuffer(raster.header, np.uint8)
         self.georeferences[slot] = raster.georeference
         for kind in ("nan", "zero", "saturated"):
@@ -137,7 +138,7 @@ class _Columns:
         self.files["pixel_start"][place] = raster.pixel_start
         self.files["size"][place] = raster.file_size
         self.digests["digest"][place] = np.frombuffer(digest, np.uint8)
-        self.digests["header_digest"][place] = np.frombuffer(blake3(raster.header).digest(), np.uint8)
+        self.digests["header_digest"][place] = np.frombuffer(blake3(whole).digest(), np.uint8)
 
     def document(self) -> dict[str, Any]:
         epsg = [place.epsg if place else 0 for place in self.georeferences]

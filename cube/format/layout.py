@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cube.recipes.recipe import Recipe
     from cube.recipes.sections import Band
 
-FORMAT = "1.1"
+FORMAT = "1.2"
 """Version of the format on disk."""
 ORIGINALS = "originals"
 """Group that keeps what the source files hold besides pixels."""

@@ -91,7 +91,7 @@ class Raster:
     def fitting(self, room: int) -> Raster:
         """Return the raster without its header if that is longer than there is room for.
 
-        Pixels, place and tags can then be given back, but not every byte of the file.
+        Pixels and place can then be given back, but neither tags nor every byte of the file.
         """
         return self if len(self.header) <= room else replace(self, header=b"", pixel_start=-1)
 

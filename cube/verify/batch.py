@@ -258,7 +258,10 @@ class _BatchCheck:
             size = max(0, int(labels.header_size[slot, place]))
             header = chunk[slot, place, :size].tobytes()
             known = labels.header_digest[slot, place].tobytes()
-            wrong = known != (blake3(header).digest() if labels.header_size[slot, place] >= 0 else bytes(len(known)))
+            left_out = labels.header_size[slot, place] == 0  # its digest is held against the source only
+            wrong = not left_out and known != (
+                blake3(header).digest() if labels.header_size[slot, place] >= 0 else bytes(len(known))
+            )
             if wrong or chunk[slot, place, size:].any():
                 self.found("originals", f"{labels.patch[slot]} in {key}", "its header does not match its digest")
 
@@ -299,11 +302,13 @@ class _BatchCheck:
             return
         if pixels_of(layout, raster.pixels) != labels.digest[slot, place].tobytes():
             self.found("source", where, "its pixels differ from the cube's")
+        digest = blake3(raster.header).digest()
         raster = raster.fitting(self.examination.header.shape[-1])
         header = None if self.header_chunk is None else self.header_chunk[slot, place, : len(raster.header)].tobytes()
         facts = (len(raster.header), raster.pixel_start, len(data))
         kept = (labels.header_size[slot, place], labels.pixel_start[slot, place], labels.file_size[slot, place])
-        if raster.header != header or facts != tuple(int(value) for value in kept):
+        known = labels.header_digest[slot, place].tobytes()
+        if raster.header != header or digest != known or facts != tuple(int(value) for value in kept):
             self.found("source", where, "its bytes that are no pixels differ from the cube's")
         if labels.epsg is not None and labels.transform is not None:
             place_kept = Georeference(int(labels.epsg[slot]), tuple(labels.transform[slot].tolist()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -69,11 +70,12 @@ def test_a_patch_with_many_other_bytes_is_kept(tmp_path: Path, change: object) -
     assert facts["files"] == {"byte_for_byte": 8, "equal_pixels": 1}
 
 
-def test_a_changed_file_is_still_noticed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [lambda data: data + b"more", lambda data: data.replace(b"xxxxx", b"yyyyy")])
+def test_a_changed_file_is_still_noticed(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
     made = make_patches(tmp_path / "files", [SCENE])
     (chosen,) = made.folder.rglob("*_s2_7_p31.tif")
     with_tags(chosen)
     built = build(write_recipe(tmp_path / "tiny.yaml"), made.folder, tmp_path / "x.zarr")
-    chosen.write_bytes(chosen.read_bytes() + b"more")
+    chosen.write_bytes(change(chosen.read_bytes()))
     report = verify_cube(built.target, source=str(made.folder))
     assert not report.passed
