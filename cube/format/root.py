@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ from cube.errors import CorruptError, RequestError
 from cube.format.certificate import sealed
 from cube.format.layout import FORMAT, ORIGINALS
 from cube.format.target import ROOT, Target
+
+_DIGEST = re.compile(r"(?:blake3:)?[0-9a-f]{64}")
 
 
 def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
@@ -49,7 +52,12 @@ def batch_count(root: Mapping[str, Any]) -> int:
 
 
 def require_expected(url: str, root: Mapping[str, Any], expect: str) -> None:
-    """Raise ``CorruptError`` unless a sealed root document has the digest that was noted: then all below it is what it was."""
+    """Raise ``CorruptError`` unless a sealed root document has the digest that was noted: then all below it is what it was.
+
+    Raises ``RequestError`` for what is no digest.
+    """
+    if not isinstance(expect, str) or not _DIGEST.fullmatch(expect):
+        raise RequestError(f"{expect!r} is no digest: expected 64 hexadecimal digits, as `cube info` prints them")
     attributes = root.get("attributes")
     facts = attributes.get("cube") if isinstance(attributes, Mapping) else None
     certified = facts.get("certificate") if isinstance(facts, Mapping) else None

@@ -20,9 +20,11 @@ from cube.errors import FilterError
 CLASS = "class:"
 """Begins the field that is a class's share of a patch's pixels, and the column it is kept in: ``class:LEGEND:word``."""
 _FIELD = r'class:(?:\w+:)?(?:\w+|"[^"]*")|[A-Za-z_]\w*(?::\w+)?'
-_COMPARISON = re.compile(rf"(?P<field>{_FIELD})\s*(?:(?P<operator><=|>=|!=|=|<|>)|(?P<not>\snot)?\s+in\s*\()\s*")
-_VALUE = re.compile(r"""\s*(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<bare>(?:(?!\s+(?:and|or)\s)[^=<>!,()"'])*))\s*""")
-_WORD = re.compile(r"\s*(?:(and|or|not)(?=[\s(]|$)|([()]))")
+_SIGN = r"\s*+(?P<operator><=|>=|!=|=|<|>)|\s++(?P<not>not\s++)?in\s*+\("
+_COMPARISON = re.compile(rf"(?P<field>{_FIELD})(?:{_SIGN})\s*+", re.IGNORECASE)
+_BARE = r"""(?:\s++(?!(?:and|or)\s)|[^\s=<>!,()"'])*"""
+_VALUE = re.compile(rf"""\s*(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<bare>{_BARE}))\s*""", re.IGNORECASE)
+_WORD = re.compile(r"\s*(?:(and|or|not)(?=[\s(]|$)|([()]))", re.IGNORECASE)
 _NEGATED = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 _LONGEST, _DEEPEST = 20_000, 50
 """Characters of a filter, and parentheses within each other."""
@@ -111,7 +113,7 @@ class _Parser:
 
     def _take(self, word: str) -> bool:
         match = _WORD.match(self.text, self.at)
-        if match is None or (match[1] or match[2]) != word:
+        if match is None or (match[1] or match[2]).lower() != word:
             return False
         self.at = match.end()
         return True

@@ -14,7 +14,7 @@ from blake3 import blake3
 from making import Built
 
 from cube import Batches, Samples, open_cube, open_patch, open_scene
-from cube.errors import CorruptError
+from cube.errors import CorruptError, RequestError
 from cube.format.arrays import metadata_bytes
 from cube.format.certificate import seal
 from cube.format.target import target_of
@@ -115,6 +115,13 @@ def test_a_digest_that_was_noted_is_held_against_the_cube(copy: Path, made: Any)
     for reader in readers:
         with pytest.raises(CorruptError, match="another cube, or one that was changed"):
             reader(known)
+
+
+@pytest.mark.parametrize("expect", ["abc", "", 5, "g" * 64])
+def test_what_is_no_digest_is_a_mistake_of_the_caller(copy: Path, expect: Any) -> None:
+    for read in (lambda: open_cube(str(copy), expect=expect), lambda: failed(copy, expect)):
+        with pytest.raises(RequestError, match="is no digest: expected 64 hexadecimal digits"):
+            read()
 
 
 def test_labels_are_held_against_the_certificate_when_they_are_read(tiny_cube: Built, copy: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -53,6 +56,8 @@ FIELDS = {
         ('season="dry"', [0, 1]),
         ("season in ('dry', \"cold\")", [0, 1, 4]),
         ("not(scene>7)", [0, 2, 3]),
+        ("season=dry AND scene=1 Or NOT scene<40", [0, 1, 4]),
+        ("season NOT IN (dry, cold)", [2, 3]),
         (" ( ( season=dry ) ) ", [0, 1]),
     ],
 )
@@ -180,3 +185,13 @@ def test_it_selects_what_pandas_does(texts: tuple[str, str]) -> None:
     frame = pd.DataFrame({"season": FIELDS["season"], "scene": FIELDS["scene"]})
     expected = frame.query(texts[1], engine="python").index.tolist()
     assert np.flatnonzero(select(texts[0], FIELDS)).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["a=b" + " " * 19_000 + "c", "a=b" + " an" * 6_000, "a" + " " * 19_000 + "not", "a" + " " * 19_000 + "=1"]
+)
+def test_no_filter_takes_long_to_read(text: str) -> None:
+    begun = time.process_time()
+    with suppress(FilterError):
+        parse(text)
+    assert time.process_time() - begun < 1  # some were read in 8 s
