@@ -106,8 +106,10 @@ def _write(plan: Plan, target: Target, client: Client | None, watcher: Watcher) 
 
 def _require_usable(receipts: Collection[Receipt], *, least: int) -> None:
     """Raise ``UnusableError`` if no image was stored, and at least so many files were rejected."""
+    if any(used for receipt in receipts for used, _ in receipt["tiles"].values()):
+        return
     rejected = [item for receipt in receipts for item in receipt["rejected"]]
-    if len(rejected) < least or any(used for receipt in receipts for used, _ in receipt["tiles"].values()):
+    if len(rejected) < least:
         return
     counts = Counter(reason for _, reason, _ in rejected).most_common()
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts)

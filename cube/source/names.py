@@ -33,10 +33,12 @@ class Names:
     def read(self, key: str) -> re.Match[str] | None:
         """Return the groups of a file's name; None for a name that the recipe does not know."""
         name = key.rpartition("/")[2]
-        match = self._match(name)
-        for spelled in () if match or self._exact else _spellings(name):
-            match = match or self._match(spelled)
+        match = self._match(name) or self._otherwise(name)
         return match if match and self._known(match) else None
+
+    def _otherwise(self, name: str) -> re.Match[str] | None:
+        """Match a name with its extension as others spell it."""
+        return None if self._exact else next(filter(None, map(self._match, _spellings(name))), None)
 
     def ignored(self, key: str) -> bool:
         """Tell whether the recipe names a file as not being data, or it is of a modality that is not wanted."""
@@ -55,8 +57,10 @@ class Names:
         return made if self.read(made) else self.recipe.source.pattern
 
     def _known(self, match: re.Match[str]) -> bool:
-        named = match["season"] in self.seasons and match["modality"] in self.modalities
-        return named and all(match[name].isdecimal() and int(match[name]) <= LARGEST for name in ("scene", "patch"))
+        season, modality, scene, patch = match.group("season", "modality", "scene", "patch")
+        if season not in self.seasons or modality not in self.modalities or not (scene.isdecimal() and patch.isdecimal()):
+            return False
+        return int(scene) <= LARGEST and int(patch) <= LARGEST
 
 
 def _spellings(name: str) -> Iterator[str]:

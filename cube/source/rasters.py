@@ -149,7 +149,8 @@ class Expectation:
     def check(self, raster: Raster) -> Raster:
         """Return the raster if it is as expected; otherwise raise ``RejectedFile`` saying what differs."""
         height, width, bands = raster.pixels.shape
-        self.check_claim(Claim(width, height, bands, raster.pixels.dtype.name))
+        if (height, width, bands) != (self.size, self.size, self.bands) or raster.pixels.dtype.name != self.dtype:
+            self.check_claim(Claim(width, height, bands, raster.pixels.dtype.name))
         if self.georeferenced and raster.georeference is None:
             raise RejectedFile("no georeference", "the file carries no CRS and transform, expected both")
         return raster

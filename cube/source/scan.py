@@ -91,6 +91,7 @@ class _Sorting:
         self.ids: dict[_Key, str] = {}
         self._duplicates: dict[tuple[_Key, int], list[Entry]] = {}
         self._expected = tuple(expectations(recipe).values())
+        self._most = tuple(expected.file_bytes for expected in self._expected)
 
     def add(self, entry: Entry) -> None:
         match = self.names.read(entry.key)
@@ -99,10 +100,8 @@ class _Sorting:
             return
         key = self.names.seasons[match["season"]], int(match["scene"]), int(match["patch"])
         place = self.names.modalities[match["modality"]]
-        try:
-            _check_listed(entry, self._expected[place])
-        except RejectedFile as error:
-            self.rejected.append(rejection(entry.key, error))
+        if not 0 < entry.size <= self._most[place]:
+            self.rejected.append(_size_rejection(entry, self._expected[place]))
             return
         spelled = self.recipe.patch.id.format(**match.groupdict())
         self.ids[key] = min(spelled, self.ids.get(key, spelled))
@@ -166,13 +165,17 @@ class _Sorting:
         return {name: (scenes[place], patches[place]) for place, name in enumerate(self.recipe.seasons)}
 
 
-def _check_listed(entry: Entry, expected: Expectation) -> None:
-    """Reject a file that its listing tells enough of."""
+def _size_rejection(entry: Entry, expected: Expectation) -> Rejected:
+    """Return why the listing of a file tells enough of it."""
     if entry.size < 0:
-        raise RejectedFile("unreadable", "a broken link, a pipe or a device: no regular file")
+        return Rejected(entry.key, "unreadable", "a broken link, a pipe or a device: no regular file")
     if entry.size == 0:
-        raise RejectedFile("empty", "the file has no bytes")
-    expected.check_size(entry.size)
+        return Rejected(entry.key, "empty", "the file has no bytes")
+    try:
+        expected.check_size(entry.size)
+    except RejectedFile as error:
+        return rejection(entry.key, error)
+    raise AssertionError(entry)
 
 
 def examine(recipe: Recipe, inventory: Inventory) -> Inventory:
