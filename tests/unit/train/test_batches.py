@@ -262,9 +262,9 @@ print(any(thread.name == "cube-assemble" for thread in threading.enumerate()))
 @pytest.mark.parametrize("how", [[], ["fork"]], ids=["alone", "with a fork"])
 def test_a_program_that_leaves_an_epoch_open_ends_its_threads(tiny_cube: Built, how: list[str]) -> None:
     """A thread that is at work when the interpreter ends is torn out of compiled code, which may abort the process."""
-    ended = subprocess.run(
-        [sys.executable, "-c", LEFT_OPEN, tiny_cube.url, *how], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert (ended.returncode, ended.stderr) == (0, "")
+    command = [sys.executable, "-c", LEFT_OPEN, tiny_cube.url, *how]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    told = [line for line in ended.stderr.splitlines() if "fork()" not in line]  # Python 3.12 warns of what is tried here
+    assert (ended.returncode, told) == (0, [])
     assert ended.stdout.split()[-2:] == ["True", "[]"]
     assert ended.stdout.count("[]") == 1 + len(how)
