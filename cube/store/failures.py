@@ -14,6 +14,8 @@ from cube.errors import CorruptError
 
 PATIENCE = 30.0
 """Seconds after the first failure during which a request is made again."""
+FIRST_PATIENCE = 1.0
+"""The same for a server that has never answered: most often its name is mistyped."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 8.0
 _S3 = ("s3", "s3a")
 _CONNECT_SECONDS, _READ_SECONDS = 5, 15
@@ -25,11 +27,14 @@ _PASSING = ("BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody", "Request
 """Codes of answers to a request that was damaged, or cut off, on its way."""
 _FINAL_CLIENT_ERRORS = ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "UnauthorizedSSOTokenError")
 _MD5 = re.compile(r'"?([0-9a-f]{32})"?')
+_UNREACHABLE = ("EndpointConnectionError", "ClientConnectorError", "ClientConnectorDNSError")
+"""No such name, or nobody listens there."""
 _CREDENTIALS = "check the credentials (they may have expired) and what they allow here"
 _REMEDIES = {
     "NoSuchBucket": "create the bucket, or mend its name",
     "SlowDown": "the server is overloaded: use fewer workers, or come back later",
     "EndpointConnectionError": "check the network and AWS_ENDPOINT_URL",
+    **dict.fromkeys(("ClientConnectorError", "ClientConnectorDNSError"), "check the network and the URL"),
     "ConnectTimeoutError": "check the network and AWS_ENDPOINT_URL",
     "ReadTimeoutError": "the server did not go on answering: check the network, or come back later",
     "400": f"servers answer so to expired credentials: {_CREDENTIALS}",
@@ -38,6 +43,9 @@ _REMEDIES = {
     ),
     **dict.fromkeys(("403", *_FINAL_CLIENT_ERRORS), _CREDENTIALS),
 }
+
+_reached: set[str] = set()
+"""Servers that have answered in this process."""
 
 Answer = TypeVar("Answer")
 Stored = TypeVar("Stored", bytes, memoryview)
@@ -68,13 +76,21 @@ def client_errors() -> tuple[type[Exception], ...]:
     return BotoCoreError, ServerError, ClientError
 
 
-def insist(ask: Callable[[Sequence[Wish]], list[Answer | Exception]], wishes: Sequence[Wish]) -> list[Answer | Exception]:
+def insist(
+    ask: Callable[[Sequence[Wish]], list[Answer | Exception]], wishes: Sequence[Wish], server: str
+) -> list[Answer | Exception]:
     """Ask for all wishes; ask again, after longer and longer pauses, for those whose failure may pass.
 
-    An answer that is an exception stays in the list where asking again did not help.
+    A ``server`` that cannot be reached at all is given up sooner, unless it has answered before. An answer that is an
+    exception stays in the list where asking again did not help.
     """
+    started = time.monotonic()
     answers = ask(wishes)
     for pause in _pauses():
+        if any(not isinstance(answer, Exception) or _code(answer) not in _UNREACHABLE for answer in answers):
+            _reached.add(server)
+        elif server not in _reached and time.monotonic() - started > FIRST_PATIENCE:
+            break
         failed = [place for place, answer in enumerate(answers) if isinstance(answer, Exception) and _may_pass(answer)]
         if not failed:
             break

@@ -39,7 +39,7 @@ def _insisting(method: Callable[Concatenate[ObjectStore, str, Rest], Result]) ->
         def ask(_: Sequence[str]) -> list[Result | Exception]:
             return [_attempt(lambda: method(store, key, *rest, **named))]
 
-        (answer,) = insist(ask, [key])
+        (answer,) = insist(ask, [key], store.server)
         if isinstance(answer, Exception):
             raise explained(f"{store.url}/{key}".rstrip("/"), answer)
         return answer
@@ -59,6 +59,12 @@ class ObjectStore:
     @property
     def url(self) -> str:
         return self.prefix
+
+    @property
+    def server(self) -> str:
+        """What tells servers apart: the first part of the URL and the endpoint."""
+        given = self.options.get("endpoint_url") or self.options.get("client_kwargs", {}).get("endpoint_url", "")
+        return f"{'/'.join(self.prefix.split('/', 3)[:3])} {given or os.environ.get('AWS_ENDPOINT_URL', '')}"
 
     def child(self, name: str) -> ObjectStore:
         return ObjectStore(f"{self.prefix.rstrip('/')}/{name}", self.options)
@@ -80,13 +86,13 @@ class ObjectStore:
 
     def read_ranges(self, ranges: list[Range]) -> list[bytes]:
         found = []
-        for item, data in zip(ranges, insist(self._ask_ranges, ranges) if ranges else [], strict=True):
+        for item, data in zip(ranges, insist(self._ask_ranges, ranges, self.server) if ranges else [], strict=True):
             if isinstance(data, Exception):
                 raise explained(f"{self.prefix}/{item.key}", data)
             found.append(data)
         short = [place for place, item in enumerate(ranges) if len(found[place]) < item.length]
         # The object may end there. If not, less arrived than the server sent: then the second answer is the longer one.
-        again = insist(self._ask_ranges, [ranges[place] for place in short]) if short else []
+        again = insist(self._ask_ranges, [ranges[place] for place in short], self.server) if short else []
         for place, data in zip(short, again, strict=True):
             if isinstance(data, bytes) and len(data) > len(found[place]):
                 found[place] = data
@@ -114,13 +120,13 @@ class ObjectStore:
         return len(data)
 
     def read_many(self, keys: list[str], most: int | None = None) -> Iterator[bytes | OSError]:
-        for key, value in zip(keys, insist(self._ask_many, keys) if keys else [], strict=True):
+        for key, value in zip(keys, insist(self._ask_many, keys, self.server) if keys else [], strict=True):
             data = self._told(key, value)
             long = isinstance(data, bytes) and most is not None and len(data) > most
             yield OSError(f"{self.prefix}/{key}: {len(data):,} bytes, more than {most:,}") if long else data
 
     def read_listed(self, entries: list[Entry]) -> Iterator[bytes | OSError]:
-        for entry, value in zip(entries, insist(self._ask_listed, entries) if entries else [], strict=True):
+        for entry, value in zip(entries, insist(self._ask_listed, entries, self.server) if entries else [], strict=True):
             yield self._told(entry.key, value)
 
     def _told(self, key: str, value: Any) -> Any:

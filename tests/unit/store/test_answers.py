@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError, NoCredenti
 from s3fs.errors import translate_boto_error
 
 from cube.errors import CorruptError
-from cube.store.failures import DamagedAnswer, explained, insist, undamaged, unlike_listed, with_defaults
+from cube.store.failures import FIRST_PATIENCE, DamagedAnswer, explained, insist, undamaged, unlike_listed, with_defaults
 
 
 def answer(code: str, message: str = "as the server says", status: int = 400) -> OSError:
@@ -76,20 +76,20 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 @pytest.mark.parametrize("error", PASSING, ids=repr)
 def test_what_may_pass_is_asked_for_again_alone(pauses: list[float], error: Exception) -> None:
     ask = Asked([b"a", error, b"c"], [error], [b"b"])
-    assert insist(ask, ["a", "b", "c"]) == [b"a", b"b", b"c"]
+    assert insist(ask, ["a", "b", "c"], "here") == [b"a", b"b", b"c"]
     assert ask.wishes == [["a", "b", "c"], ["b"], ["b"]]
     assert len(pauses) == 2
 
 
 @pytest.mark.parametrize("error", FINAL, ids=repr)
 def test_what_stays_is_not_asked_for_again(pauses: list[float], error: Exception) -> None:
-    assert insist(Asked([error]), ["a"]) == [error]
+    assert insist(Asked([error]), ["a"], "here") == [error]
     assert pauses == []
 
 
 def test_patience_ends(pauses: list[float]) -> None:
     error = answer("SlowDown")
-    assert insist(lambda wishes: [error], ["a"]) == [error]
+    assert insist(lambda wishes: [error], ["a"], "here") == [error]
     assert 30 <= sum(pauses) <= 38
     assert max(pauses) <= 8
     assert pauses[0] < pauses[2] < pauses[4]
@@ -156,3 +156,14 @@ def test_options_of_the_user_go_first() -> None:
     expected = {**plain["config_kwargs"], "read_timeout": 120, "signature_version": "s3v4"}
     assert mixed["config_kwargs"] == expected
     assert with_defaults("memory://b", {"x": 1}) == {"x": 1}
+
+
+@pytest.mark.parametrize(
+    ("reached", "longest"), [(False, FIRST_PATIENCE + 1), (True, 38)], ids=["it never answered", "it answered before"]
+)
+def test_a_server_that_is_not_there_is_given_up_sooner(pauses: list[float], reached: bool, longest: float) -> None:
+    error, server = EndpointConnectionError(endpoint_url="http://h"), f"s3://bucket {reached}"
+    if reached:
+        assert insist(Asked([b"a"]), ["a"], server) == [b"a"]
+    assert insist(lambda wishes: [error], ["a"], server) == [error]
+    assert longest / 2 <= sum(pauses) <= longest
