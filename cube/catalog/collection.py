@@ -11,7 +11,8 @@ import numpy as np
 
 from cube.errors import RecipeError, RequestError
 from cube.format.arrays import ArraySpec
-from cube.format.layout import ORIGINALS, class_word
+from cube.format.layout import class_word
+from cube.format.originals import ORIGINALS
 from cube.format.target import ROOT
 from cube.geo.footprints import WORLD, around
 from cube.recipes.bundled import folder, nearest

@@ -40,6 +40,7 @@ from cube.format.root import read_root
 from cube.format.small import read_array
 from cube.format.target import Target
 from cube.geo.footprints import Box, Outline, footprint, outline, rectangle
+from cube.geo.projection import System, numbered, system
 from cube.query.table import TABLE
 from cube.recipes.recipe import Recipe
 from cube.survey.surveyor import Survey
@@ -202,7 +203,7 @@ def _item(
     recipe: Recipe, key: tuple[str, int], labels: Labels, rows: NDArray[np.intp], survey: Survey, *, href: str
 ) -> Document:
     season, scene = key
-    chosen = {name: values[rows] for name, values in labels.items()}
+    chosen = {name: values if name == "crs_wkt" else values[rows] for name, values in labels.items()}
     rectangles = _rectangles(recipe, chosen)
     place = footprint(rectangles, _outlines(recipe, chosen) if survey.grounded[key] else None)
     properties = {
@@ -275,31 +276,34 @@ def _overview_assets(recipe: Recipe, key: tuple[str, int], survey: Survey) -> Do
     return {**assets, "thumbnail": {**assets[f"overview-{first}"], "roles": ["thumbnail"]}}
 
 
-def _rectangles(recipe: Recipe, labels: Labels) -> dict[int, Box]:
+def _rectangles(recipe: Recipe, labels: Labels) -> dict[System, Box]:
     """Return, for each CRS of a scene, the rectangle around its patches; patches without any image have no place."""
     if "epsg" not in labels:
         return {}
-    return {code: rectangle(transforms, recipe.patch.size) for code, transforms in _placed(labels)}
+    return {crs: rectangle(transforms, recipe.patch.size) for crs, transforms in _placed(labels)}
 
 
-def _outlines(recipe: Recipe, labels: Labels) -> dict[int, Outline]:
+def _outlines(recipe: Recipe, labels: Labels) -> dict[System, Outline]:
     """Return what the patches of a scene cover; they lie on one grid."""
-    return {code: outline(transforms, recipe.patch.size, recipe.layout.tile) for code, transforms in _placed(labels)}
+    return {crs: outline(transforms, recipe.patch.size, recipe.layout.tile) for crs, transforms in _placed(labels)}
 
 
-def _placed(labels: Labels) -> Iterator[tuple[int, NDArray[np.float64]]]:
+def _placed(labels: Labels) -> Iterator[tuple[System, NDArray[np.float64]]]:
     """Yield each CRS of a scene and the transforms of the patches that lie in it and have an image."""
     placed = labels["present"].any(axis=1) & np.isfinite(labels["transform"]).all(axis=1)
-    for code in np.unique(labels["epsg"][placed & (labels["epsg"] > 0)]).tolist():
-        yield code, labels["transform"][placed & (labels["epsg"] == code)]
+    crs = numbered(labels["epsg"], labels.get("crs_index"))
+    definitions = labels["crs_wkt"].tolist() if "crs_wkt" in labels else []
+    for number in np.unique(crs[placed & (crs != 0)]).tolist():
+        yield system(number, definitions), labels["transform"][placed & (crs == number)]
 
 
-def _projection(rectangles: Mapping[int, Box]) -> Document:
+def _projection(rectangles: Mapping[System, Box]) -> Document:
     """Return the fields of the projection extension, for a scene that lies in one CRS."""
     if len(rectangles) != 1:
         return {}
-    code, bounds = next(iter(rectangles.items()))
-    return {"proj:code": f"EPSG:{code}", "proj:bbox": list(bounds)}
+    crs, bounds = next(iter(rectangles.items()))
+    named = {"proj:code": None, "proj:wkt2": crs} if isinstance(crs, str) else {"proj:code": f"EPSG:{crs}"}
+    return {**named, "proj:bbox": list(bounds)}
 
 
 def _counts(recipe: Recipe, labels: Labels) -> Document:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from cube.catalog.collection import STAC_VERSION, store_link, with_extensions, zarr_asset
 from cube.format.layout import class_word
 from cube.geo.polygons import bounds, polygons
+from cube.geo.projection import numbered
 from cube.query.filters import CLASS
 from cube.query.table import DIGEST, FACTS, VALUES
 from cube.recipes.recipe import Recipe
@@ -33,7 +34,7 @@ ROW_GROUP = 8192
 """Patches that are skipped together where a filter allows it."""
 NEEDED = frozenset({"patch", "season", "scene", "number", "present", "nan_count", "zero_count", "saturated_count"})
 """Labels that every table is made of."""
-WANTED = NEEDED | {"split", "epsg", "transform", "lon", "lat"}
+WANTED = NEEDED | {"split", "epsg", "crs_index", "crs_wkt", "transform", "lon", "lat"}
 """Labels that are used where the cube has them."""
 _COUNTS = ("nan_count", "zero_count", "saturated_count")
 _VARIED = ("id", "geometry", "bbox", "proj:centroid", "proj:transform", "patchcube:index", CLASS)
@@ -115,15 +116,18 @@ def _places(recipe: Recipe, labels: Labels) -> dict[str, Any]:
     rows, size = len(labels["patch"]), recipe.patch.size
     if "epsg" not in labels:
         return {"geometry": pa.nulls(rows, pa.binary())}
-    epsg, transform = labels["epsg"], labels["transform"]
-    shapes = polygons(epsg, transform, size)
+    epsg, transform, definitions = labels["epsg"], labels["transform"], labels.get("crs_wkt", np.array([], str)).tolist()
+    crs = numbered(epsg, labels.get("crs_index"))
+    shapes = polygons(crs, transform, size, definitions)
     nowhere = np.array([shape is None for shape in shapes])
+    box = bounds(crs, transform, size, definitions)
     centre = {name: pa.array(labels[name], pa.float64()) for name in ("lat", "lon")}
     affine = pa.FixedSizeListArray.from_arrays(pa.array(transform.ravel()), 6).cast(pa.list_(pa.float64()))
     return {
         "geometry": pa.array(shapes, pa.binary()),
-        "bbox": _struct(dict(zip(("xmin", "ymin", "xmax", "ymax"), bounds(epsg, transform, size).T, strict=True)), nowhere),
-        "proj:code": _codes(epsg, nowhere),
+        "bbox": _struct(dict(zip(("xmin", "ymin", "xmax", "ymax"), box.T, strict=True)), nowhere),
+        "proj:code": _codes(epsg, nowhere | (epsg == 0)),
+        **({"proj:wkt2": _definitions(definitions, crs)} if definitions else {}),
         "proj:shape": _constant([size, size], rows, pa.list_(pa.int32())),
         "proj:transform": _without(affine, nowhere),
         "proj:centroid": _struct(centre, nowhere),
@@ -134,6 +138,11 @@ def _codes(epsg: NDArray[Any], nowhere: NDArray[np.bool_]) -> Any:
     codes, places = np.unique(epsg, return_inverse=True)
     words = pa.array([f"EPSG:{code}" for code in codes])
     return _without(pa.DictionaryArray.from_arrays(pa.array(places, pa.int32()), words).cast(pa.string()), nowhere)
+
+
+def _definitions(definitions: list[str], crs: NDArray[np.int64]) -> Any:
+    places = pa.array(-1 - crs, pa.int32(), mask=crs >= 0)
+    return pa.DictionaryArray.from_arrays(places, pa.array(definitions)).cast(pa.string())
 
 
 def _without(values: Any, nowhere: NDArray[np.bool_]) -> Any:

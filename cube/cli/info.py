@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from cube.cli.progress import counted, size
+from cube.cli.words import file_words
 from cube.format.arrays import read_spec
-from cube.format.layout import ORIGINALS
+from cube.format.originals import ORIGINALS, PIXELS
 from cube.format.root import read_root
 from cube.format.small import read_array
 from cube.format.target import Target
@@ -34,7 +35,7 @@ def describe_cube(target: Target) -> dict[str, Any]:
         "modalities": {},
         "objects": len(sizes),
         "stored_bytes": sum(sizes.values()),
-        "files": _files(target, document),
+        "files": _files(target, document, cube),
         "digest": attributes["cube"]["certificate"]["root"],
         "pixels_digest": attributes["cube"]["certificate"]["pixels"],
         "open_with": attributes["open_with"].replace("URL", repr(target.url)),
@@ -44,8 +45,9 @@ def describe_cube(target: Target) -> dict[str, Any]:
         facts["splits"] = dict(zip(splits.tolist(), numbers.tolist(), strict=True))
     if "epsg" in cube.specs:
         epsg = cube.value("epsg")
-        known = epsg > 0
-        facts["crs"] = sorted({f"EPSG:{code}" for code in epsg[known].tolist()})
+        known = np.isfinite(cube.value("lon"))
+        own = cube.value("crs_wkt").tolist() if "crs_wkt" in cube.specs else []
+        facts["crs"] = [*sorted({f"EPSG:{code}" for code in epsg[epsg > 0].tolist()}), *own]
         if known.any():
             facts["bbox"] = [float(f(cube.value(axis)[known])) for f in (np.min, np.max) for axis in ("lon", "lat")]
     for place, name in enumerate(attributes["cube"]["modalities"]):
@@ -53,14 +55,15 @@ def describe_cube(target: Target) -> dict[str, Any]:
     return facts
 
 
-def _files(target: Target, document: dict[str, Any]) -> dict[str, int]:
-    """Return how many files come back byte for byte, and how many with equal pixels and place only."""
-    path = f"{ORIGINALS}/pixel_start"
-    starts = read_array(target.cube, read_spec(path, document["consolidated_metadata"]["metadata"][path]))
-    sizes = read_array(
-        target.cube, read_spec(f"{ORIGINALS}/size", document["consolidated_metadata"]["metadata"][f"{ORIGINALS}/size"])
+def _files(target: Target, document: dict[str, Any], cube: Source) -> dict[str, int]:
+    """Return how many files come back byte for byte, how many with their tags, and how many with pixels and place alone."""
+    starts, sizes = (
+        read_array(target.cube, read_spec(path, document["consolidated_metadata"]["metadata"][path]))
+        for path in (f"{ORIGINALS}/pixel_start", f"{ORIGINALS}/size")
     )
-    return {"byte_for_byte": int((starts >= 0).sum()), "equal_pixels": int(((starts < 0) & (sizes >= 0)).sum())}
+    exact, files = int((starts >= 0).sum()), int((sizes >= 0).sum())
+    bare = int((cube.value("kept") == PIXELS).sum()) if "kept" in cube.specs else 0
+    return {"byte_for_byte": exact, "tags": files - exact - bare, "pixels": bare}
 
 
 def _modality(cube: Source, name: str, place: int, sizes: dict[str, int]) -> dict[str, Any]:
@@ -73,6 +76,7 @@ def _modality(cube: Source, name: str, place: int, sizes: dict[str, int]) -> dic
         "bands": cube.value(f"{name}_band").tolist(),
         "patches": int(present.sum()),
         "missing": int((~present).sum()),
+        "files_say": {key: value for key, value in array.attributes.items() if key.startswith("file_")},
         "patches_with_nan": int((cube.value("nan_count")[:, place] > 0).sum()),
         "raw_bytes": int(present.sum()) * int(np.prod(array.shape[1:])) * dtype.itemsize,
         "stored_bytes": sum(value for key, value in sizes.items() if key.startswith(f"{name}/c/")),
@@ -97,13 +101,17 @@ def info_text(facts: dict[str, Any]) -> str:
         ratio = modality["raw_bytes"] / max(1, modality["stored_bytes"])
         lines.append(f"{name}: {modality['title']} ({modality['dtype']}, {modality['units']}); {bands}")
         lines.append(f"    {size(modality['raw_bytes'])} of pixels stored in {size(modality['stored_bytes'])}: 1/{ratio:.1f}")
+        lines += (
+            [f"    all files say {file_words(modality['files_say'])}; no pixel was changed"] if modality["files_say"] else []
+        )
         if modality["missing"]:
             lines.append(f"    {modality['missing']:,} patches lack it (present is False there)")
         if modality["patches_with_nan"]:
             lines.append(f"    {modality['patches_with_nan']:,} patches have NaN pixels")
     files = facts["files"]
-    others = f", {files['equal_pixels']:,} with equal pixels and place only" if files["equal_pixels"] else ""
-    lines.append(f"{files['byte_for_byte']:,} source files come back byte for byte{others}")
+    others = {"tags": "with equal pixels, place and tags", "pixels": "with equal pixels and place only"}
+    more = "".join(f", {files[key]:,} {words}" for key, words in others.items() if files[key])
+    lines.append(f"{files['byte_for_byte']:,} source files come back byte for byte{more}")
     lines += [
         f"Digest: {facts['digest']} (`cube verify … --expect`)",
         f"Pixels: {facts['pixels_digest']}",

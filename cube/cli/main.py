@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cube.cli.catalog import info, search_command
-from cube.cli.options import CONFIG, JSON, SCHEDULER, WORKERS, print_value, processes
+from cube.cli.options import CONFIG, JSON, SCHEDULER, WORKERS, print_value, processes, rejected_limit
 from cube.cli.progress import Meter
 from cube.cli.storage import clean, copy
 from cube.cli.words import built_text, estimate_document, plan_text, report_text
@@ -25,6 +25,7 @@ from cube.work.settings import Defaults
 if TYPE_CHECKING:
     from distributed import Client
 
+    from cube.convert.writer import Tolerance
     from cube.format.target import Target
     from cube.jobs.build import Built, Choice
     from cube.recipes.recipe import Recipe
@@ -35,6 +36,8 @@ _DASHBOARD = click.option("--dashboard", is_flag=True, help="Print the link to D
 _PERFORMANCE = click.option(
     "--performance-report", type=click.Path(dir_okay=False), metavar="FILE", help="Keep Dask's performance report (HTML)."
 )
+_WITH_REJECTIONS = 3
+"""Exit code of a sound cube without some of the files."""
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _PROFILE = click.option("--profile", metavar="NAME", help="Codec profile of the recipe, such as fast.")
 
@@ -47,6 +50,8 @@ class Machine:
     workers: int | None
     sample: int
     replace: bool = False
+    max_rejected: tuple[float, int] | None = None
+    """Share and number of bad files that are borne with; the default where None."""
     config: Settings
     dashboard: bool = False
     performance_report: str | None = None
@@ -160,6 +165,14 @@ def plan(recipe: str | None, source: str, profile: str | None, as_json: bool, **
 @_DASHBOARD
 @_PERFORMANCE
 @click.option("--sample", type=click.IntRange(0), default=SAMPLE, show_default=True, help="Patches to predict from.")
+@click.option(
+    "--max-rejected",
+    default="1%",
+    show_default=True,
+    metavar="N|P%",
+    callback=rejected_limit,
+    help="Stop where more files are bad than this share of those read (20 are always borne with), or this number.",
+)
 @click.option("--replace", is_flag=True, help="Throw away what an unfinished build with other options has written.")
 @JSON
 def build_command(recipe: str | None, source: str, to: str, profile: str | None, as_json: bool, **options: Any) -> None:
@@ -173,7 +186,12 @@ def build_command(recipe: str | None, source: str, to: str, profile: str | None,
     machine = Machine(**{item.name: options.pop(item.name) for item in fields(Machine)})
     built = run_build(chosen, source, to, Choice(**options), machine, quiet=as_json)
     print_value(built.document() if as_json else built_text(built, to), as_json)
-    sys.exit(0 if built.report.passed else 1)
+    sys.exit(_built_code(built))
+
+
+def _built_code(built: Built) -> int:
+    """Return the exit code of a build: files that were left out have one of their own."""
+    return 1 if not built.report.passed else _WITH_REJECTIONS if built.rejected else 0
 
 
 def run_build(recipe: Recipe, source: str, to: str, choice: Choice, machine: Machine, *, quiet: bool = False) -> Built:
@@ -193,7 +211,16 @@ def run_build(recipe: Recipe, source: str, to: str, choice: Choice, machine: Mac
         _watched_cluster(machine, min(workers, planned.tasks)) as client,
     ):
         expected = estimate_build(planned, client, sample=machine.sample, workers=lanes(client), to=to)
-        return build(planned, target, client, estimated=expected, watcher=Meter())
+        return build(planned, target, client, estimated=expected, watcher=Meter(), tolerance=_tolerance(machine))
+
+
+def _tolerance(machine: Machine) -> Tolerance:
+    from cube.convert.writer import TOLERANT, Tolerance
+
+    if machine.max_rejected is None:
+        return TOLERANT
+    share, least = machine.max_rejected
+    return Tolerance(share=share, least=least)
 
 
 @contextmanager

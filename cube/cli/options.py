@@ -41,3 +41,14 @@ WORKERS = click.option("--workers", type=click.IntRange(0), show_default="cores"
 def print_value(value: Any, as_json: bool) -> None:
     """Print a text, or a value as one JSON document."""
     click.echo(json.dumps(value, indent=1) if as_json else value)
+
+
+def rejected_limit(context: click.Context, parameter: click.Parameter, text: str) -> tuple[float, int]:
+    """Return the share and the number of bad files that a text such as ``1%`` or ``500`` allows."""
+    try:
+        value = float(text.removesuffix("%"))
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= (100 if text.endswith("%") else 1e9):
+        raise click.BadParameter(f"{text!r} is neither a share such as 1% nor a number such as 500")
+    return (value / 100, 20) if text.endswith("%") else (0.0, int(value))

@@ -8,6 +8,8 @@ from cube.catalog import PAGE
 from cube.cli.progress import counted, duration, size
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cube.convert.estimates import Estimate
     from cube.convert.plan import Plan
     from cube.format.arrays import ArraySpec
@@ -81,6 +83,7 @@ def _estimate_lines(plan: Plan, expected: Estimate) -> list[str]:
         f"  tiles shared: {shares} uses per stored tile",
         f"  {size(expected.stored_bytes)} out, 1/{ratio:.1f} of the pixels ({parts})",
         f"  about {duration(expected.seconds or 0)} with {counted(expected.workers, 'worker')}; {_memory(expected)}",
+        *_said_lines(expected.statements, dict.fromkeys(expected.sharing, expected.sampled)),
     ]
 
 
@@ -114,6 +117,26 @@ def _defects(plan: Plan) -> list[str]:
     return [f"  known defect: {defect.patch} {defect.modality}: {defect.note}" for defect in here]
 
 
+def file_words(attributes: Mapping[str, Any]) -> str:
+    """Return what files say about their pixels, from the attributes of their array."""
+    from cube.source.statements import statement_text
+
+    return statement_text(
+        tuple(
+            (key.removeprefix("file_"), tuple(value) if isinstance(value, list) else value) for key, value in attributes.items()
+        )
+    )
+
+
+def _said_lines(statements: Mapping[str, Mapping[str, int]], files: Mapping[str, int]) -> list[str]:
+    """Return what files say about their pixels, a line for each wording."""
+    return [
+        f"  {name}: {count:,} of {counted(files[name], 'file')} say {words}; pixels are stored as they are"
+        for name, of in statements.items()
+        for words, count in of.items()
+    ]
+
+
 def estimate_document(plan: Plan, expected: Estimate) -> dict[str, Any]:
     """Return a plan and its estimate as plain data."""
     published = published_document(plan.recipe, plan.inventory)
@@ -129,6 +152,9 @@ def built_text(built: Built, url: str) -> str:
     lines.append(f"  {size(raw)} of pixels stored in {size(written.shard_bytes)}: 1/{raw / written.shard_bytes:.1f}")
     for name, (used, stored) in written.tiles().items():
         lines.append(f"  {name:10} {used:,} tiles, {stored:,} stored: each used {used / max(1, stored):.2f} times")
+    across = {name: layout.across**2 for name, layout in built.plan.job.layouts.items()}
+    files = {name: used // across[name] for name, (used, _) in written.tiles().items()}
+    lines += _said_lines(written.statements(), files)
     if written.rejected:
         lines.append(f"  {counted(len(written.rejected), 'file')} rejected when read:")
         lines += _rejected_lines(written.rejected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from cube.convert.plan import Batch, Job, Plan
 from cube.convert.worker import read_patches
 from cube.format.tiles import ShardWriter, TileLayout, decode_tile
+from cube.source.statements import Statements, statement_counts
 from cube.store.objects import SPOOL_LIMIT
 from cube.store.protocol import Store
 from cube.store.urls import open_store
@@ -50,6 +52,8 @@ class Sample:
     idle_bytes: int
     """Resident memory of the process before it read anything."""
     rejected: int
+    statements: dict[str, dict[str, int]]
+    """What the files of each modality say about their pixels, in words, and how many say it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,8 @@ class Estimate:
     """Modality → tiles of all patches per tile stored."""
     stored: dict[str, int]
     """Modality → bytes."""
+    statements: dict[str, dict[str, int]]
+    """What the sampled files of each modality say about their pixels, in words, and how many say it."""
     objects: int
     tasks: int
     rejected: int
@@ -88,11 +94,13 @@ def measure(job: Job, batch: Batch, source: Store) -> Sample:
     idle = _resident()
     trials = {name: _Trial(layout) for name, layout in job.layouts.items()}
     half, seen_half, rejected = len(batch.patch) // 2, dict.fromkeys(job.layouts, 0), 0
+    said = {name: Counter[Statements]() for name in job.layouts}
     started = time.perf_counter()
     for slot, (rasters, bad) in enumerate(read_patches(job, batch, source)):
         rejected += len(bad)
         for name, raster in rasters.items():
             trials[name].add(slot, raster.pixels)
+            said[name][raster.statements] += 1
         if slot < half:
             seen_half = {name: len(trial.writer.seen) for name, trial in trials.items()}
     whole = time.perf_counter() - started
@@ -104,6 +112,7 @@ def measure(job: Job, batch: Batch, source: Store) -> Sample:
         verify_seconds=decoding,
         idle_bytes=idle,
         rejected=rejected,
+        statements=statement_counts(said),
     )
 
 
@@ -172,6 +181,7 @@ def estimate(plan: Plan, samples: list[Sample], *, workers: int, local: bool, me
         sampled=sum(sample.patches for sample in samples),
         sharing=sharing,
         stored=stored,
+        statements=_all_said(samples),
         objects=plan.objects,
         tasks=plan.tasks,
         rejected=len(plan.inventory.rejected),
@@ -180,6 +190,14 @@ def estimate(plan: Plan, samples: list[Sample], *, workers: int, local: bool, me
         spooled_bytes=spooled,
         workers=workers,
     )
+
+
+def _all_said(samples: list[Sample]) -> dict[str, dict[str, int]]:
+    totals: dict[str, dict[str, int]] = {}
+    for name, words, count in ((n, w, c) for sample in samples for n, of in sample.statements.items() for w, c in of.items()):
+        of_name = totals.setdefault(name, {})
+        of_name[words] = of_name.get(words, 0) + count
+    return totals
 
 
 def _distinct(shares: list[Share], files: int, tasks: int) -> float:

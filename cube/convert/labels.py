@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 
 from cube.convert.plan import Plan
 from cube.convert.worker import Receipt
-from cube.format.layout import ORIGINALS
+from cube.format.originals import ORIGINALS
 from cube.format.tiles import DIGEST_SIZE
 from cube.geo.grid import centres
+from cube.geo.projection import numbered
 
 Arrays = dict[str, NDArray[Any]]
 
 
 def label_values(plan: Plan, receipts: Iterable[Receipt]) -> Arrays:
-    """Return the values of every per-patch array but the headers, which the workers wrote.
+    """Return the values of every per-patch array but the headers, which the workers wrote, and ``crs_wkt`` where needed.
 
     ``receipts`` come in the order of the batches, each with its columns.
     """
@@ -32,10 +33,13 @@ def label_values(plan: Plan, receipts: Iterable[Receipt]) -> Arrays:
 def _join(plan: Plan, receipts: Iterable[Receipt]) -> dict[str, NDArray[Any]]:
     kinds = len(plan.job.layouts)
     parts: dict[str, list[NDArray[Any]]] = {}
+    array: NDArray[Any]
     for receipt in receipts:
         for name, column in receipt["columns"].items():
-            if name == "transform":
-                array: NDArray[Any] = np.array([row or [np.nan] * 6 for row in column], np.float64)
+            if name == "crs":
+                array = np.array([column[0][row] if row >= 0 else "" for row in column[1]], object)
+            elif name == "transform":
+                array = np.array([row or [np.nan] * 6 for row in column], np.float64)
             elif isinstance(column, str):
                 array = np.frombuffer(bytes.fromhex(column), np.uint8).reshape(-1, kinds, DIGEST_SIZE)
             else:
@@ -67,12 +71,15 @@ def _padded(texts: NDArray[Any], length: int) -> NDArray[np.uint8]:
 
 def _from_receipts(plan: Plan, columns: Arrays) -> Arrays:
     stored = columns["header_size"] >= 0
-    counts = {name: columns[name] for name in ("nan_count", "zero_count", "saturated_count", "digest")}
+    counts = {name: columns[name] for name in ("nan_count", "zero_count", "saturated_count", "kept", "digest")}
     originals = {f"{ORIGINALS}/{name}": columns[name] for name in ("header_size", "pixel_start", "size")}
     return {"present": stored, **counts, **originals, f"{ORIGINALS}/digest": columns["header_digest"]}
 
 
 def _places(plan: Plan, columns: Arrays) -> Arrays:
-    epsg, transform = columns["epsg"], columns["transform"]
-    lon, lat = centres(epsg, transform, plan.recipe.patch.size)
-    return {"epsg": epsg, "transform": transform, "lon": lon, "lat": lat}
+    epsg, transform, wkt = columns["epsg"], columns["transform"], columns["crs"]
+    definitions = {text: row for row, text in enumerate(text for text in dict.fromkeys(wkt.tolist()) if text)}
+    pointing = np.array([definitions.get(text, -1) for text in wkt.tolist()], np.int64)
+    lon, lat = centres(numbered(epsg, pointing), transform, plan.recipe.patch.size, list(definitions))
+    defined: Arrays = {"crs_index": pointing, "crs_wkt": np.array(list(definitions))} if definitions else {}
+    return {"epsg": epsg, "transform": transform, "lon": lon, "lat": lat, **defined}

@@ -18,9 +18,8 @@ from cube.format.layout import FORMAT, all_arrays, tile_layouts
 from cube.format.tiles import TileLayout
 from cube.recipes.recipe import Recipe
 from cube.recipes.sections import Incomplete
-from cube.source.expectations import expectations
+from cube.source.expectations import Expectation, expectations
 from cube.source.inventory import Inventory, Rejected
-from cube.source.rasters import Expectation
 
 WORKER_BASE_BYTES = 165 * 10**6
 """Resident memory of an idle Dask worker with this package loaded (measured, see docs/performance.md)."""

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -16,17 +17,21 @@ from blake3 import blake3
 
 from cube.convert.plan import READ_AHEAD, Batch, Job
 from cube.errors import CubeError, IncompleteError, RejectedFile, StorageError
-from cube.format.arrays import ArraySpec, chunk_key, encode_chunk
+from cube.format.arrays import ArraySpec, chunk_key
+from cube.format.originals import BYTES, kept, pack_headers
 from cube.format.target import FULL, Target, remedy
 from cube.format.tiles import DIGEST_SIZE, ShardWriter
 from cube.records.claims import require_claim
+from cube.source.georeference import Georeference
 from cube.source.inventory import Rejected
-from cube.source.rasters import Georeference, Raster, RasterReader
+from cube.source.rasters import Raster, RasterReader
 from cube.source.scan import rejection, require_answer
+from cube.source.statements import Statements
 from cube.store.protocol import Entry, Store
 
 Receipt = dict[str, Any]
-_KEYS = {"batch", "stamp", "index", "start", "stop", "peak_bytes", "bytes_in", "objects", "tiles", "rejected", "columns"}
+_KEYS = {"batch", "stamp", "index", "start", "stop", "peak_bytes", "files", "bytes_in", "objects", "tiles", "rejected"}
+_KEYS |= {"statements", "columns"}
 """What a whole receipt says at least."""
 
 
@@ -89,10 +94,9 @@ def write_batch(job: Job, batch: Batch, source: Store, target: Target, header: A
             require_claim(target, plan)
     for name, writer in writers.items():
         objects[chunk_key(name, (batch.index, 0, 0, 0))] = writer.stored
-    data = encode_chunk(header, columns.headers)
-    key = chunk_key(header.path, (batch.index, 0, 0))
-    target.cube.write(key, data)
-    objects[key] = len(data)
+    for key, data in pack_headers(header, batch.index, columns.headers):
+        target.cube.write(key, data)
+        objects[key] = len(data)
     receipt = {
         "batch": batch.digest,
         "stamp": batch.stamp,
@@ -104,9 +108,11 @@ def write_batch(job: Job, batch: Batch, source: Store, target: Target, header: A
         "seconds": time.time() - started,
         "cpu_seconds": time.process_time() - cpu,
         "peak_bytes": peak_memory(),
+        "files": sum(size >= 0 for sizes in batch.sizes for size in sizes),
         "bytes_in": int(columns.files["size"].clip(min=0).sum()),
         "objects": objects,
         "tiles": {name: [int((w.index[..., 1] < 2**63).sum()), len(w.seen)] for name, w in writers.items()},
+        "statements": columns.said(),
         "rejected": [[item.path, item.reason, item.detail] for item in columns.rejected],
     }
     whole = {**receipt, "columns": columns.document()}
@@ -120,32 +126,41 @@ class _Columns:
     def __init__(self, job: Job, length: int) -> None:
         kinds = len(job.layouts)
         self.names = list(job.layouts)
-        self.headers = np.zeros((length, kinds, job.header_bytes), np.uint8)
+        self.headers: dict[tuple[int, int], bytes] = {}
+        self.statements = {name: Counter[Statements]() for name in job.layouts}
         self.georeferences: list[Georeference | None] = [None] * length
         self.integers = {name: np.zeros((length, kinds), np.int64) for name in ("nan_count", "zero_count", "saturated_count")}
         self.files = {name: np.full((length, kinds), -1, np.int64) for name in ("header_size", "pixel_start", "size")}
+        self.files["kept"] = np.zeros((length, kinds), np.int64)
         self.digests = {name: np.zeros((length, kinds, DIGEST_SIZE), np.uint8) for name in ("digest", "header_digest")}
         self.rejected: list[Rejected] = []
 
     def record(self, slot: int, name: str, raster: Raster, digest: bytes, counts: Any) -> None:
-        place, whole = (slot, self.names.index(name)), raster.header
-        raster = raster.fitting(self.headers.shape[-1])
-        self.headers[place][: len(raster.header)] = np.frombuffer(raster.header, np.uint8)
+        place = slot, self.names.index(name)
+        header, self.files["kept"][place] = kept(raster.header, raster.tags, raster.pixel_start)
+        self.headers[place] = header
+        self.statements[name][raster.statements] += 1
         self.georeferences[slot] = raster.georeference
         for kind in ("nan", "zero", "saturated"):
             self.integers[f"{kind}_count"][place] = getattr(counts, kind)
-        self.files["header_size"][place] = len(raster.header)
-        self.files["pixel_start"][place] = raster.pixel_start
+        self.files["header_size"][place] = len(header)
+        self.files["pixel_start"][place] = raster.pixel_start if self.files["kept"][place] == BYTES else -1
         self.files["size"][place] = raster.file_size
         self.digests["digest"][place] = np.frombuffer(digest, np.uint8)
-        self.digests["header_digest"][place] = np.frombuffer(blake3(whole).digest(), np.uint8)
+        self.digests["header_digest"][place] = np.frombuffer(blake3(header).digest(), np.uint8)
 
     def document(self) -> dict[str, Any]:
+        definitions = list(dict.fromkeys(place.wkt for place in self.georeferences if place and place.wkt))
+        pointing = [definitions.index(place.wkt) if place and place.wkt else -1 for place in self.georeferences]
         epsg = [place.epsg if place else 0 for place in self.georeferences]
         transform = [list(place.transform) if place else None for place in self.georeferences]
         plain = {name: values.tolist() for name, values in {**self.integers, **self.files}.items()}
         hexed = {name: values.tobytes().hex() for name, values in self.digests.items()}
-        return {"epsg": epsg, "transform": transform, **plain, **hexed}
+        return {"epsg": epsg, "crs": [definitions, pointing], "transform": transform, **plain, **hexed}
+
+    def said(self) -> dict[str, list[tuple[Statements, int]]]:
+        """Return, by modality, what its files say about their pixels and how many say it."""
+        return {name: list(counts.items()) for name, counts in self.statements.items()}
 
 
 def read_patches(job: Job, batch: Batch, source: Store) -> Iterator[tuple[dict[str, Raster], list[Rejected]]]:
@@ -194,8 +209,13 @@ def _decode(
 
 def _accept(job: Job, batch: Batch, row: int, rasters: dict[str, Raster], rejected: list[Rejected]) -> dict[str, Raster]:
     """Apply the policy for incomplete patches to one patch."""
-    places = {name: raster.georeference for name, raster in rasters.items() if job.expectations[name].georeferenced}
-    if len(set(places.values())) > 1:
+    places = {
+        name: place
+        for name, raster in rasters.items()
+        if job.expectations[name].georeferenced and (place := raster.georeference)
+    }
+    first = next(iter(places.values()), None)
+    if not all(place.agrees(first) for place in places.values()):
         detail = "; ".join(f"{name} {place}" for name, place in places.items())
         rejected.append(Rejected(batch.patch[row], "different georeferences", detail))
         rasters = {}

@@ -4,35 +4,53 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
-from cube.convert.labels import label_values
+from cube.convert.labels import Arrays, label_values
 from cube.convert.plan import Plan
 from cube.convert.preparation import claimed
 from cube.convert.worker import Receipt, read_receipt, receipt_key, run_batch
 from cube.errors import CorruptError, TargetError, UnusableError
-from cube.format.arrays import group_document, metadata_bytes, values_digest
+from cube.format.arrays import ArraySpec, group_document, metadata_bytes, values_digest
 from cube.format.certificate import certificate, pixels_digest, seal
 from cube.format.conventions import convention_attributes
-from cube.format.layout import FORMAT, ORIGINALS, constant_arrays, label_arrays, original_arrays
+from cube.format.layout import FORMAT, constant_arrays, definition_arrays, label_arrays, original_arrays
+from cube.format.originals import HEADERS, ORIGINALS, header_spec
 from cube.format.small import write_array
 from cube.format.target import ROOT, Target
 from cube.records.claims import stake_publication
 from cube.records.presence import clear_unfinished
+from cube.source.statements import Statements, statement_attributes, statement_counts
 from cube.store.protocol import Store
 from cube.store.urls import open_store
 from cube.work.clusters import Task, run
 from cube.work.watch import SILENT, Watcher
 
+Constant = tuple[ArraySpec, NDArray[Any]]
 _CERTAIN = 20
 """Rejected files, and none that was not, by which it is certain that no other will do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """How many rejected files are borne with before a build stops: a share of those read, but at least a few."""
+
+    share: float = 0.01
+    least: int = _CERTAIN
+
+    def most(self, files: int) -> int:
+        """Return the most of so many files."""
+        return max(self.least, int(self.share * files))
+
+
+TOLERANT = Tolerance()
 REPORT = "report.json"
 
 
@@ -65,6 +83,13 @@ class Written:
         """Files that could not be used when they were read: path, reason, detail."""
         return [tuple(item) for receipt in self.receipts for item in receipt["rejected"]]
 
+    def statements(self) -> dict[str, dict[str, int]]:
+        """Return, by modality, what files say about their pixels beside them, in words, and how many say it."""
+        counts: dict[str, Counter[Statements]] = {name: Counter() for name in self.receipts[0]["statements"]}
+        for receipt in self.receipts:
+            add_statements(counts, receipt)
+        return statement_counts(counts)
+
     def tiles(self) -> dict[str, tuple[int, int]]:
         """Return, by modality, the tiles of all patches and how many of them are stored."""
         totals: dict[str, tuple[int, int]] = {}
@@ -75,49 +100,76 @@ class Written:
         return totals
 
 
-def write_cube(plan: Plan, target: Target, client: Client | None, watcher: Watcher = SILENT) -> Written:
+def write_cube(
+    plan: Plan, target: Target, client: Client | None, watcher: Watcher = SILENT, tolerance: Tolerance = TOLERANT
+) -> Written:
     """Write a cube: what an earlier run finished is kept, the rest is written, the root comes last.
 
     Raises ``TargetError`` if the target holds another plan's cube, ``IncompleteError`` if a file is bad and the policy is
-    ``fail``, ``UnusableError`` if all files are, ``StorageError`` if writing fails for good. Whatever is written stays and the
-    next run goes on from it.
+    ``fail``, ``UnusableError`` if all files are bad or more than the ``tolerance`` bears, ``StorageError`` if writing fails
+    for good. Whatever is written stays and the next run goes on from it.
     """
     with claimed(plan, target):
-        return _write(plan, target, client, watcher)
+        return _write(plan, target, client, watcher, tolerance)
 
 
-def _write(plan: Plan, target: Target, client: Client | None, watcher: Watcher) -> Written:
+def _write(plan: Plan, target: Target, client: Client | None, watcher: Watcher, tolerance: Tolerance) -> Written:
     clear_unfinished(target)
     done = _finished(plan, target)
     watcher.start("writing", plan.patches)
     watcher.resume(sum(receipt["stop"] - receipt["start"] for receipt in done.values()))
-    receipts = dict(done)
+    receipts, outcome = dict(done), _Outcome()
+    for receipt in done.values():
+        outcome.add(receipt)
     left = [index for index in range(plan.tasks) if index not in done]
     for receipt in run(client, run_batch, _tasks(plan, target, left)):
         receipts[receipt["index"]] = receipt
         watcher.count(receipt["stop"] - receipt["start"], receipt["bytes_in"], len(receipt["rejected"]))
-        _require_usable(receipts.values(), least=_CERTAIN)
-    _require_usable(receipts.values(), least=1)
+        outcome.add(receipt)
+        outcome.require_usable(_CERTAIN)
+        outcome.require_borne(tolerance)
+    outcome.require_usable(1)
+    outcome.require_borne(tolerance)
     if left or not target.complete() or _found_damaged(target):
         publish_root(plan, target)
         clear_unfinished(target)
     return Written(receipts=tuple(receipts[index] for index in sorted(receipts)), resumed=len(done))
 
 
-def _require_usable(receipts: Collection[Receipt], *, least: int) -> None:
-    """Raise ``UnusableError`` if no image was stored, and at least so many files were rejected."""
-    if any(used for receipt in receipts for used, _ in receipt["tiles"].values()):
-        return
-    rejected = [item for receipt in receipts for item in receipt["rejected"]]
-    if len(rejected) < least:
-        return
-    counts = Counter(reason for _, reason, _ in rejected).most_common()
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts)
-    path, reason, detail = rejected[0]
-    raise UnusableError(
-        f"nothing could be converted: no image was kept and {len(rejected):,} files were rejected ({reasons}), such as {path}: "
-        f"{reason}: {detail}. Is it the right recipe, and are the files whole? Mend that and run again; no cube was made"
-    )
+class _Outcome:
+    """What has become of the files read so far."""
+
+    def __init__(self) -> None:
+        self.files = 0
+        self.used = False
+        self.rejected: list[list[str]] = []
+
+    def add(self, receipt: Receipt) -> None:
+        self.files += receipt["files"]
+        self.used = self.used or any(used for used, _ in receipt["tiles"].values())
+        self.rejected += receipt["rejected"]
+
+    def require_usable(self, least: int) -> None:
+        """Raise ``UnusableError`` if no image was stored, and at least so many files were rejected."""
+        if not self.used and len(self.rejected) >= least:
+            raise UnusableError(
+                f"nothing could be converted: no image was kept and {self._reasons()}. "
+                "Is it the right recipe, and are the files whole? Mend that and run again; no cube was made"
+            )
+
+    def require_borne(self, tolerance: Tolerance) -> None:
+        """Raise ``UnusableError`` if more files were rejected than are borne with."""
+        if len(self.rejected) > tolerance.most(self.files):
+            raise UnusableError(
+                f"too many files are bad: of {self.files:,} read, {self._reasons()}. Mend them and run again, or allow "
+                "more by --max-rejected (100% for any number); what is written stays, and no cube was made yet"
+            )
+
+    def _reasons(self) -> str:
+        counts = Counter(reason for _, reason, _ in self.rejected).most_common()
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts)
+        path, reason, detail = self.rejected[0]
+        return f"{len(self.rejected):,} files were rejected ({reasons}), such as {path}: {reason}: {detail}"
 
 
 def _found_damaged(target: Target) -> bool:
@@ -183,7 +235,7 @@ def _whole_receipts(target: Target, keys: dict[int, str]) -> Iterator[Receipt]:
 
 def _tasks(plan: Plan, target: Target, indexes: list[int]) -> Iterator[Task]:
     source = open_store(plan.inventory.source, options=plan.inventory.options)
-    header = next(spec for spec in plan.arrays if spec.path == f"{ORIGINALS}/header")
+    header = next(spec for spec in plan.arrays if spec.path == HEADERS)
     for index in indexes:
         batch = plan.batch(index)
         yield f"write-{batch.digest}", (plan.job, batch, source, target, header, plan.digest)
@@ -196,22 +248,63 @@ def publish_root(plan: Plan, target: Target) -> None:
     """
     stake_publication(target, plan.digest)
     keys = {index: receipt_key(digest) for index, digest in enumerate(plan.batch_digests)}
-    values = label_values(plan, _whole_receipts(target, keys))
+    said = _Said(plan)
+    values = label_values(plan, said.heard(_whole_receipts(target, keys)))
     digests = {}
-    small = [*label_arrays(plan.recipe, plan.patches), *original_arrays(plan.recipe, plan.patches)]
+    arrays, labels, constants = _final_arrays(plan, values, said)
+    small = [*labels, *original_arrays(plan.recipe, plan.patches)]
     written = [(spec, values[spec.path]) for spec in small if spec.path in values]
-    for spec, array in (*written, *constant_arrays(plan.recipe)):
+    for spec, array in (*written, *constants):
         typed = np.ascontiguousarray(array, dtype=spec.dtype)
         write_array(target.cube, spec, typed)
         digests[spec.path] = values_digest(typed)
     pixels = pixels_digest(values["patch"], values["digest"])
-    documents = {spec.path: spec.document() for spec in plan.arrays}
+    documents = {spec.path: spec.document() for spec in arrays}
     documents[ORIGINALS] = group_document({"description": "what the source files hold besides pixels"})
     stored = {f"{path}/zarr.json": metadata_bytes(document) for path, document in documents.items()}
     for key, data in stored.items():
         target.cube.write(key, data)
-    attributes = root_attributes(plan, certificate(pixels, digests, stored))
+    coordinates = [spec.path for spec in (*labels, *(spec for spec, _ in constants))]
+    attributes = root_attributes(plan, coordinates, certificate(pixels, digests, stored))
     target.cube.write(ROOT, seal({**group_document(attributes), "consolidated_metadata": consolidated(documents)}))
+
+
+class _Said:
+    """What the files of a build say about their pixels, counted as the receipts pass by."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.counts: dict[str, Counter[Statements]] = {name: Counter() for name in plan.job.layouts}
+
+    def heard(self, receipts: Iterable[Receipt]) -> Iterator[Receipt]:
+        for receipt in receipts:
+            add_statements(self.counts, receipt)
+            yield receipt
+
+    def attributes(self, name: str) -> dict[str, Any]:
+        """Return what all files of a modality say."""
+        counts = self.counts.get(name, Counter())
+        return statement_attributes(next(iter(counts))) if len(counts) == 1 else {}
+
+
+def add_statements(counts: dict[str, Counter[Statements]], receipt: Receipt) -> None:
+    """Add what the files of a batch say about their pixels."""
+    for name, items in receipt["statements"].items():
+        for said, count in items:
+            counts[name][tuple((word, tuple(value) if isinstance(value, list) else value) for word, value in said)] += count
+
+
+def _final_arrays(plan: Plan, values: Arrays, said: _Said) -> tuple[list[ArraySpec], list[ArraySpec], list[Constant]]:
+    """Return all arrays of a cube, its labels and its constants, with what only the files told."""
+    labels, constants = label_arrays(plan.recipe, plan.patches), constant_arrays(plan.recipe)
+    more: list[ArraySpec] = []
+    if "crs_wkt" in values:
+        label, table = definition_arrays(plan.recipe, plan.patches, values["crs_wkt"].tolist())
+        labels.append(label)
+        constants.append(table)
+        more = [label, table[0]]
+    longest = int(values[f"{ORIGINALS}/header_size"].max(initial=0))
+    arrays = [replace(spec, attributes={**spec.attributes, **said.attributes(spec.path)}) for spec in plan.arrays]
+    return [header_spec(spec, longest) if spec.path == HEADERS else spec for spec in (*arrays, *more)], labels, constants
 
 
 def consolidated(documents: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -229,17 +322,15 @@ def opening_line(seasons: NDArray[Any]) -> str:
     return f'xr.open_zarr(URL, chunks=None).isel(patch=slice(0, {first})).set_xindex("season").drop_encoding().chunk(patch=128)'
 
 
-def root_attributes(plan: Plan, certified: dict[str, Any]) -> dict[str, Any]:
+def root_attributes(plan: Plan, coordinates: list[str], certified: dict[str, Any]) -> dict[str, Any]:
     """Return the attributes of the root group."""
     recipe = plan.recipe
-    labels = [spec.path for spec in label_arrays(recipe, plan.patches)]
-    constants = [spec.path for spec, _ in constant_arrays(recipe)]
     layout = recipe.layout
     return {
         "title": recipe.title,
         "Conventions": "CF-1.11",
         **convention_attributes(recipe),
-        "coordinates": " ".join((*labels, *constants)),
+        "coordinates": " ".join(coordinates),
         "open_with": opening_line(plan.inventory.season),
         "notice": "Equal tiles share their bytes: copy the objects of this store as they are, never rewrite them.",
         "cube": {

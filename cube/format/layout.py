@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cube.format.arrays import ArraySpec
+from cube.format.originals import KEPT, ORIGINALS
 from cube.format.tiles import DIGEST_SIZE, TileLayout
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 FORMAT = "1.2"
 """Version of the format on disk."""
-ORIGINALS = "originals"
-"""Group that keeps what the source files hold besides pixels."""
 
 
 def tile_layouts(recipe: Recipe) -> dict[str, TileLayout]:
@@ -103,13 +102,15 @@ def label_arrays(recipe: Recipe, patches: int) -> list[ArraySpec]:
     if recipe.source.georeference == "file":
         affine = "x = a·column + b·row + c, y = d·column + e·row + f at pixel corners; a b c d e f in CRS units"
         specs += [
-            _label(recipe, patches, "epsg", "<i4", "EPSG code of the patch's CRS; 0 where unknown"),
+            _label(recipe, patches, "epsg", "<i4", "EPSG code of the patch's CRS; 0 where it has none"),
             _label(recipe, patches, "transform", "<f8", affine, ("affine", 6), fill="nan"),
             _label(recipe, patches, "lon", "<f8", "longitude of the patch's centre", fill="nan", units="degrees_east"),
             _label(recipe, patches, "lat", "<f8", "latitude of the patch's centre", fill="nan", units="degrees_north"),
         ]
     per_kind = ("modality", kinds)
     specs.append(_label(recipe, patches, "present", "|b1", "whether the patch has this modality", per_kind, fill=False))
+    flags = {"flag_values": list(range(len(KEPT))), "flag_meanings": " ".join(KEPT)}
+    specs.append(_label(recipe, patches, "kept", "|u1", "what comes back of the source file", per_kind, flags=flags))
     for name in ("nan", "zero", "saturated"):
         text = f"{name} pixels, over all bands"
         specs.append(_label(recipe, patches, f"{name}_count", "<i4", text, per_kind))
@@ -142,6 +143,15 @@ def constant_arrays(recipe: Recipe) -> list[tuple[ArraySpec, NDArray[Any]]]:
     return made
 
 
+def definition_arrays(
+    recipe: Recipe, patches: int, definitions: Sequence[str]
+) -> tuple[ArraySpec, tuple[ArraySpec, NDArray[Any]]]:
+    """Return, for patches whose CRS has no EPSG code, the label that points at its definition, and the definitions."""
+    text = "row of crs_wkt that defines the patch's CRS; -1 where epsg does or it is unknown"
+    table = _constant("crs_wkt", ("crs_definition",), list(definitions), "definition of a CRS without an EPSG code, WKT2")
+    return _label(recipe, patches, "crs_index", "<i4", text, fill=-1), table
+
+
 def original_arrays(recipe: Recipe, patches: int) -> list[ArraySpec]:
     """Return the arrays of the group that lets the source files be given back."""
     kinds, layout = len(recipe.modalities), recipe.layout
@@ -153,17 +163,17 @@ def original_arrays(recipe: Recipe, patches: int) -> list[ArraySpec]:
     header = spec(
         "header",
         "|u1",
-        "every byte of the file that is no pixel, in order, padded with zeros",
+        "what is kept of the file besides its pixels (see kept), padded with zeros",
         ("header_byte", layout.header_bytes),
         chunk=layout.shard,
         **plain,
     )
     return [
         header,
-        spec("header_size", "<i4", "bytes of the header; -1 where there is no file", fill=-1),
+        spec("header_size", "<i4", "bytes of it; -1 where there is no file", fill=-1),
         spec("pixel_start", "<i8", "offset of the pixels; -1 where header and pixels do not rebuild the file", fill=-1),
         spec("size", "<i8", "bytes of the file; -1 where there is no file", fill=-1),
-        spec("digest", "|u1", "BLAKE3 of the header", ("digest_byte", DIGEST_SIZE), **plain),
+        spec("digest", "|u1", "BLAKE3 of what is kept", ("digest_byte", DIGEST_SIZE), **plain),
         spec("path", "|u1", "path in the source, UTF-8, padded with zeros", ("path_byte", layout.path_bytes), **plain),
     ]
 
@@ -176,7 +186,7 @@ def all_arrays(recipe: Recipe, patches: int) -> list[ArraySpec]:
 
 
 def _label(recipe: Recipe, patches: int, path: str, dtype: str, text: str, *more: tuple[str, int], **rest: Any) -> ArraySpec:
-    attributes = {"long_name": text, **({"units": rest.pop("units")} if "units" in rest else {})}
+    attributes = {"long_name": text, **({"units": rest.pop("units")} if "units" in rest else {}), **rest.pop("flags", {})}
     chunk = rest.pop("chunk", recipe.layout.labels)
     return ArraySpec(
         path=path,

@@ -9,7 +9,8 @@ from typing import Any
 
 from cube.errors import CorruptError, RequestError
 from cube.format.certificate import sealed
-from cube.format.layout import FORMAT, ORIGINALS
+from cube.format.layout import FORMAT
+from cube.format.originals import HEADERS
 from cube.format.target import ROOT, Target
 
 _DIGEST = re.compile(r"(?:blake3:)?[0-9a-f]{64}")
@@ -47,7 +48,7 @@ def parse_root(target: Target, data: bytes) -> dict[str, Any]:
 
 def batch_count(root: Mapping[str, Any]) -> int:
     """Return how many batches the cube of a root document has."""
-    header = root["consolidated_metadata"]["metadata"][f"{ORIGINALS}/header"]
+    header = root["consolidated_metadata"]["metadata"][HEADERS]
     return int(-(-header["shape"][0] // header["chunk_grid"]["configuration"]["chunk_shape"][0]))
 
 

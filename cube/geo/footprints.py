@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube.geo.contours import contours
-from cube.geo.projection import to_degrees
+from cube.geo.projection import System, to_degrees
 
 Box = tuple[float, float, float, float]
 """West, south, east, north, or the same in the units of a CRS. In degrees, west > east says that it crosses 180°."""
@@ -74,20 +74,20 @@ def outline(transforms: NDArray[np.float64], size: int, tile: int) -> Outline:
     return [[ring @ axes.T + origin for ring in polygon] for polygon in contours(covered)]
 
 
-def footprint(rectangles: Mapping[int, Box], covered: Mapping[int, Outline] | None = None) -> Footprint | None:
+def footprint(rectangles: Mapping[System, Box], covered: Mapping[System, Outline] | None = None) -> Footprint | None:
     """Return the footprint of patches; None where none of them has a place on Earth.
 
-    ``rectangles`` are those around them and ``covered`` what they cover, by the EPSG code of their CRS. The rectangle stands
+    ``rectangles`` are those around them and ``covered`` what they cover, by their CRS. The rectangle stands
     for patches without an outline, and where it crosses 180° or holds a pole.
     """
     polygons, boxes = [], []
-    for code, bounds in rectangles.items():
-        ring = _in_degrees(code, _around(bounds))
+    for crs, bounds in rectangles.items():
+        ring = _in_degrees(crs, _around(bounds))
         if not np.isfinite(ring).all():
             continue
         pieces = _cut(ring)
-        if covered and code in covered and len(pieces) == 1 and (np.abs(ring) < (180, 90)).all():
-            rings = [[_in_degrees(code, part) for part in polygon] for polygon in covered[code]]
+        if covered and crs in covered and len(pieces) == 1 and (np.abs(ring) < (180, 90)).all():
+            rings = [[_in_degrees(crs, part) for part in polygon] for polygon in covered[crs]]
             polygons += rings
             boxes.append(_bounds(np.concatenate([exterior for exterior, *_ in rings])))
         else:
@@ -122,9 +122,9 @@ def _around(bounds: Box) -> Ring:
     return np.stack([np.interp(steps, places, axis) for axis in corners.T], axis=1)
 
 
-def _in_degrees(code: int, ring: Ring) -> Ring:
+def _in_degrees(crs: System, ring: Ring) -> Ring:
     """Return a ring of a CRS in degrees, its longitudes without jumps; near a pole it gets more points."""
-    transformer = to_degrees(code)
+    transformer = to_degrees(crs)
     lon, lat = transformer.transform(*ring.T)
     if not np.isfinite(lon).all():
         return np.full(ring.shape, np.nan)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cube.geo.projection import to_degrees
+from cube.geo.projection import system, to_degrees
 
 
-def centres(epsg: NDArray[Any], transform: NDArray[np.float64], size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def centres(
+    crs: NDArray[Any], transform: NDArray[np.float64], size: int, definitions: Sequence[str] = ()
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return longitude and latitude in degrees of the centres of patches; NaN where the place is unknown.
 
-    ``epsg`` is (patch), ``transform`` (patch, 6) as rasterio orders an affine, ``size`` the patch's side in pixels.
+    ``crs`` is (patch), numbered as in :mod:`cube.geo.projection`, ``transform`` (patch, 6) as rasterio orders an affine,
+    ``size`` the patch's side in pixels.
     """
-    lon, lat = np.full(len(epsg), np.nan), np.full(len(epsg), np.nan)
+    lon, lat = np.full(len(crs), np.nan), np.full(len(crs), np.nan)
     a, b, c, d, e, f = transform.T
     x, y = a * size / 2 + b * size / 2 + c, d * size / 2 + e * size / 2 + f
-    for code in np.unique(epsg[epsg > 0]):
-        rows = epsg == code
-        lon[rows], lat[rows] = to_degrees(int(code)).transform(x[rows], y[rows])
+    for number in np.unique(crs[crs != 0]):
+        rows = crs == number
+        lon[rows], lat[rows] = to_degrees(system(number, definitions)).transform(x[rows], y[rows])
     return lon, lat

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cube.geo.footprints import footprint, rectangle
-from cube.geo.projection import to_degrees
+from cube.geo.projection import system, to_degrees
 
 Array = NDArray[Any]
 
@@ -19,15 +20,15 @@ _POLYGON = np.dtype([("order", "u1"), ("type", "<u4"), ("rings", "<u4"), ("point
 """WKB of a polygon of four corners."""
 
 
-def bounds(epsg: Array, transform: Array, size: int) -> NDArray[np.float64]:
+def bounds(crs: Array, transform: Array, size: int, definitions: Sequence[str] = ()) -> NDArray[np.float64]:
     """Return (patch, [west, south, east, north]) in degrees; west is greater than east across the antimeridian.
 
-    ``epsg`` is (patch), ``transform`` (patch, 6) as rasterio orders an affine, ``size`` the patches' side in pixels. NaN or
-    infinite where the place is unknown.
+    ``crs`` is (patch), numbered as in :mod:`cube.geo.projection`, ``transform`` (patch, 6) as rasterio orders an affine,
+    ``size`` the patches' side in pixels. NaN or infinite where the place is unknown.
     """
     along = np.linspace(0, size, 5)  # points along the edges: they bend in degrees
     points = np.array([(s, t) for s in along for t in along if s in (0, size) or t in (0, size)])
-    lon, lat = _in_degrees(epsg, transform, points)
+    lon, lat = _in_degrees(crs, transform, points, definitions)
     across = np.ptp(lon, axis=0) > 180
     turned = np.where(across & (lon < 0), lon + 360, lon)
     west, east = turned.min(axis=0), turned.max(axis=0)
@@ -35,12 +36,12 @@ def bounds(epsg: Array, transform: Array, size: int) -> NDArray[np.float64]:
     return _outward(_around_poles(box, across & (east - west > 180)))
 
 
-def polygons(epsg: Array, transform: Array, size: int) -> list[bytes | None]:
+def polygons(crs: Array, transform: Array, size: int, definitions: Sequence[str] = ()) -> list[bytes | None]:
     """Return the WKB of each patch: a polygon of its four corners, anticlockwise; two parts where it crosses 180°.
 
     Arguments are those of :func:`bounds`. None where the place is unknown.
     """
-    lon, lat = _in_degrees(epsg, transform, np.array([(0, 0), (0, size), (size, size), (size, 0), (0, 0)], float))
+    lon, lat = _in_degrees(crs, transform, np.array([(0, 0), (0, size), (size, size), (size, 0), (0, 0)], float), definitions)
     corners = np.round(np.stack([lon, lat], axis=-1).swapaxes(0, 1), _DECIMALS)
     clockwise = _doubled_area(corners) < 0
     corners[clockwise] = corners[clockwise, ::-1]
@@ -50,20 +51,21 @@ def polygons(epsg: Array, transform: Array, size: int) -> list[bytes | None]:
     data, length = records.tobytes(), _POLYGON.itemsize
     made: list[bytes | None] = [data[start : start + length] for start in range(0, len(data), length)]
     for row in np.flatnonzero(~np.isfinite(corners).all(axis=(1, 2)) | (np.ptp(lon, axis=0) > 180)):
-        place = footprint({int(epsg[row]): rectangle(transform[row : row + 1], size)}) if epsg[row] > 0 else None
+        known = {system(crs[row], definitions): rectangle(transform[row : row + 1], size)} if crs[row] else {}
+        place = footprint(known)
         made[row] = _wkb(place.geometry) if place else None
     return made
 
 
-def _in_degrees(epsg: Array, transform: Array, points: Array) -> tuple[Array, Array]:
+def _in_degrees(crs: Array, transform: Array, points: Array, definitions: Sequence[str]) -> tuple[Array, Array]:
     """Return longitude and latitude (point, patch) of points given as (column, row) in pixels."""
     a, b, c, d, e, f = transform.T
     u, v = points.T[..., None]
     x, y = a * u + b * v + c, d * u + e * v + f
     lon, lat = np.full(x.shape, np.nan), np.full(x.shape, np.nan)
-    for code in np.unique(epsg[epsg > 0]):
-        here = epsg == code
-        lon[:, here], lat[:, here] = to_degrees(int(code)).transform(x[:, here], y[:, here])
+    for number in np.unique(crs[crs != 0]):
+        here = crs == number
+        lon[:, here], lat[:, here] = to_degrees(system(number, definitions)).transform(x[:, here], y[:, here])
     return lon, lat
 
 

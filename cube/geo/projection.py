@@ -1,14 +1,35 @@
-"""From the units of a CRS to degrees. PROJ is loaded when it is first asked."""
+"""From the units of a CRS to degrees. PROJ is loaded when it is first asked.
+
+The CRS of each patch is a number: an EPSG code, 0 where it is unknown, or -1 - k for the k-th of some definitions in WKT.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+System = int | str
+"""A CRS by its EPSG code or its definition in WKT."""
+
+
+def numbered(epsg: NDArray[Any], crs_index: NDArray[Any] | None) -> NDArray[np.int64]:
+    """Return the CRS (patch) as a number from the labels ``epsg`` and, where a cube has it, ``crs_index``."""
+    codes = epsg.astype(np.int64)
+    return codes if crs_index is None else np.where(crs_index >= 0, -1 - crs_index.astype(np.int64), codes)
+
+
+def system(number: int, definitions: Sequence[str]) -> System:
+    """Return the CRS that a number other than 0 means."""
+    return int(number) if number > 0 else str(definitions[-1 - number])
+
 
 @cache
-def to_degrees(epsg: int) -> Any:
-    """Return the ``pyproj.Transformer`` from a CRS, by its EPSG code, to longitude and latitude."""
+def to_degrees(crs: System) -> Any:
+    """Return the ``pyproj.Transformer`` from a CRS to longitude and latitude."""
     from pyproj import Transformer
 
-    return Transformer.from_crs(epsg, 4326, always_xy=True)
+    return Transformer.from_crs(crs, 4326, always_xy=True)

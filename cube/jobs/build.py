@@ -16,7 +16,7 @@ from cube.catalog.collection import read_template
 from cube.catalog.describe import describe, publish, retract
 from cube.convert.estimates import Estimate, estimate, measure, sample_tasks
 from cube.convert.plan import Plan, make_plan
-from cube.convert.writer import REPORT, Written, forget_batches, write_cube
+from cube.convert.writer import REPORT, TOLERANT, Tolerance, Written, forget_batches, write_cube
 from cube.errors import RequestError
 from cube.format.target import Target
 from cube.query.filters import select
@@ -85,6 +85,7 @@ class Built:
             "raw_bytes": self.plan.raw_bytes,
             "resumed": self.written.resumed,
             "tiles": self.written.tiles(),
+            "statements": self.written.statements(),
             "rejected": [list(item) for item in self.rejected],
             "figures": figures,
             "report": self.report.document(),
@@ -127,12 +128,20 @@ def estimate_build(plan: Plan, client: Client | None, *, sample: int, workers: i
     return estimate(plan, samples, workers=workers, local=is_local(to), measured_base=client is not None)
 
 
-def build(plan: Plan, target: Target, client: Client | None, *, estimated: Estimate, watcher: Watcher = SILENT) -> Built:
+def build(
+    plan: Plan,
+    target: Target,
+    client: Client | None,
+    *,
+    estimated: Estimate,
+    watcher: Watcher = SILENT,
+    tolerance: Tolerance = TOLERANT,
+) -> Built:
     """Write, verify and catalog a planned cube; there is a catalog only where the verification passed."""
     started = time.monotonic()
     with target.storing():
         target.build.write("inventory.parquet", plan.inventory.parquet())
-        written = write_cube(plan, target, client, watcher)
+        written = write_cube(plan, target, client, watcher, tolerance)
     surveyor = Surveyor(plan.recipe)
     report = verify_cube(target, client, watcher=watcher, surveyor=surveyor)
     with target.storing():
@@ -166,7 +175,14 @@ def _rejected(plan: Plan, written: Written) -> list[tuple[str, str, str]]:
 def _keep(built: Built, target: Target) -> None:
     """Keep the report, and predicted beside actual, with the build records."""
     for name, document in (
-        (REPORT, {**built.report.document(), "rejected": [list(item) for item in built.rejected]}),
+        (
+            REPORT,
+            {
+                **built.report.document(),
+                "statements": built.written.statements(),
+                "rejected": [list(item) for item in built.rejected],
+            },
+        ),
         ("estimate.json", built.estimate.document()),
         ("build.json", built.document()),
     ):

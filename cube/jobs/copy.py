@@ -17,11 +17,11 @@ from cube.catalog.describe import CATALOG, COLLECTION, describe, publish
 from cube.convert.writer import REPORT
 from cube.errors import CorruptError, RequestError, TargetError
 from cube.format.arrays import ArraySpec, chunk_key
+from cube.format.originals import HEADERS
 from cube.format.root import read_root
 from cube.format.small import write_array
 from cube.format.target import ROOT, Target
 from cube.jobs.subset import (
-    HEADER,
     Subset,
     array_specs,
     plan_subset,
@@ -162,7 +162,7 @@ class _Whole:
         self.tiles: dict[str, tuple[int, int]] = {}
         specs = array_specs(document)
         facts = document["attributes"]["cube"]
-        self._batched = [spec for spec in specs if spec.path in (*facts["modalities"], HEADER)]
+        self._batched = [spec for spec in specs if spec.path in (*facts["modalities"], HEADERS)]
         self.patches = self._batched[0].shape[0]
         self._slots = self._batched[0].chunks[0]
         self._small = {key for spec in specs if spec not in self._batched for key in spec.object_keys()}
@@ -173,7 +173,7 @@ class _Whole:
         batches = [batch_keys(self._batched, index) for index in range(self._batched[0].grid[0])]
         sizes = self._sizes({key for keys in batches for key in keys} | self._small)
         there = {entry.key: entry.size for entry in self.to.cube.list()}
-        again = {key for index in damaged[0] for key in batches[index]}
+        again = {key for index in damaged[0] for key in batches[index] if key in sizes}
         again |= {key for key in self._small for name in damaged[1] if key == name or key.startswith(f"{name}/c/")}
         left = {key for key, size in sizes.items() if there.get(key) != size} | again
         self.standing = max(0, len(sizes) - len(left) - len(self.moved))
@@ -188,7 +188,8 @@ class _Whole:
             raise RequestError(
                 f"{self.source.url} cannot be listed, so it cannot be copied whole; --where copies without a listing"
             )
-        if missing := sorted(keys - sizes.keys()):
+        further = {key for key in keys if key.startswith(f"{HEADERS}/c/") and not key.endswith("/0")}  # stored where needed
+        if missing := sorted(keys - sizes.keys() - further):
             raise CorruptError(f"{self.source.url} lacks {len(missing):,} objects, such as {missing[0]}: see `cube verify`")
         return sizes
 
@@ -281,8 +282,10 @@ def _described(source: Target, to: Target, report: Report, survey: Survey | None
 
 
 def batch_keys(specs: Iterable[ArraySpec], index: int) -> list[str]:
-    """Return the keys of the shards and headers of one batch."""
-    return [chunk_key(spec.path, (index, *(0 for _ in spec.shape[1:]))) for spec in specs]
+    """Return the keys of the shards of one batch, and of all its headers that there may be."""
+    return [
+        chunk_key(spec.path, (index, *(0 for _ in spec.shape[2:]), last)) for spec in specs for last in range(spec.grid[-1])
+    ]
 
 
 def copy_objects(place: int, source: Store, to: Store, sizes: Mapping[str, int]) -> tuple[int, dict[str, int]]:

@@ -21,14 +21,14 @@ from cube.format.arrays import (
     ArraySpec,
     chunk_key,
     decode_chunk,
-    encode_chunk,
     group_document,
     metadata_bytes,
     read_spec,
     values_digest,
 )
 from cube.format.certificate import certificate, pixels_digest, seal
-from cube.format.layout import ORIGINALS, tile_layout
+from cube.format.layout import tile_layout
+from cube.format.originals import HEADERS, ORIGINALS, header_keys, header_spec, pack_headers
 from cube.format.small import read_array
 from cube.format.target import Target
 from cube.format.tiles import ABSENT, ShardWriter
@@ -37,7 +37,6 @@ from cube.read.pixels import PixelReader, Tile
 from cube.records.claims import COPY
 from cube.store.protocol import Store
 
-HEADER = f"{ORIGINALS}/header"
 _RUN = 32
 """Patches whose tiles are fetched together."""
 
@@ -102,6 +101,8 @@ def plan_subset(source: Target, data: bytes, root: Mapping[str, Any], where: str
     if not len(rows):
         raise RequestError(f"no patch of {source.url} is chosen by --where {where!r}")
     per_patch = {spec.path for spec in specs if spec.dimensions[0] == "patch"}
+    longest = int(values[f"{ORIGINALS}/header_size"][rows].max(initial=0))
+    specs = [header_spec(spec, longest) if spec.path == HEADERS else spec for spec in specs]
     return Subset(
         id=COPY + blake3(b"cube subset 1" + blake3(data).digest() + rows.astype("<i8").tobytes()).hexdigest(16),
         where=where,
@@ -120,24 +121,26 @@ def array_specs(root: Mapping[str, Any]) -> list[ArraySpec]:
 
 def shard_tasks(subset: Subset, source: Target, to: Target, left: list[int]) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Yield the tasks that write some shards."""
-    whole = {spec.path: spec for spec in array_specs(subset.root) if spec.path in (*subset.modalities, HEADER)}
+    whole = {spec.path: spec for spec in array_specs(subset.root) if spec.path in (*subset.modalities, HEADERS)}
     extract = Extract(source=source.cube, to=to.cube, specs=whole, saturated=subset.root["attributes"]["cube"]["saturated"])
-    slots = whole[HEADER].chunks[0]
+    slots = whole[HEADERS].chunks[0]
     for index in left:
         part = slice(index * slots, (index + 1) * slots)
-        labels = subset.values["present"][part], subset.values["digest"][part]
+        sizes = subset.values[f"{ORIGINALS}/header_size"]
+        labels = subset.values["present"][part], subset.values["digest"][part], sizes[part]
         yield f"extract-{subset.id}-{index}", (extract, index, subset.rows[part], *labels)
 
 
-def write_shard(extract: Extract, index: int, rows: Array, present: Array, digest: Array) -> dict[str, Any]:
+def write_shard(extract: Extract, index: int, rows: Array, present: Array, digest: Array, sizes: Array) -> dict[str, Any]:
     """Write one shard of every modality and its chunk of headers; return the bytes of each object.
 
-    ``rows`` (patch) are positions in the whole cube, ``present`` is (patch, modality), ``digest`` (patch, modality, byte).
+    ``rows`` (patch) are positions in the whole cube, ``present`` is (patch, modality), ``digest`` (patch, modality, byte), and
+    ``sizes`` (patch, modality) are the bytes of the headers.
     Raises ``CorruptError`` where a tile is damaged or a patch is not what its digest says; no object appears then.
     """
     objects: dict[str, int] = {}
     tiles: dict[str, list[int]] = {}
-    modalities = [path for path in extract.specs if path != HEADER]
+    modalities = [path for path in extract.specs if path != HEADERS]
     for place, name in enumerate(modalities):
         spec, key = extract.specs[name], chunk_key(name, (index, 0, 0, 0))
         reader = PixelReader(extract.source, spec, tile_layout(spec, extract.saturated.get(name)))
@@ -147,10 +150,10 @@ def write_shard(extract: Extract, index: int, rows: Array, present: Array, diges
             writer.finish()
         objects[key] = writer.stored
         tiles[name] = [int((writer.index[..., 0] != ABSENT).sum()), len(writer.seen)]
-    header, key = extract.specs[HEADER], chunk_key(HEADER, (index, 0, 0))
-    data = encode_chunk(header, _headers(extract.source, header, rows))
-    extract.to.write(key, data)
-    return {"index": index, "patches": len(rows), "objects": {**objects, key: len(data)}, "tiles": tiles}
+    for key, data in pack_headers(extract.specs[HEADERS], index, _headers(extract, rows, sizes)):
+        extract.to.write(key, data)
+        objects[key] = len(data)
+    return {"index": index, "patches": len(rows), "objects": objects, "tiles": tiles}
 
 
 def _adopt(reader: PixelReader, writer: ShardWriter, rows: Array, present: Array, digest: Array) -> None:
@@ -166,17 +169,21 @@ def _adopt(reader: PixelReader, writer: ShardWriter, rows: Array, present: Array
                 raise CorruptError(f"{reader.spec.path}: the pixels of patch {rows[slot]} are not those of its digest")
 
 
-def _headers(store: Store, spec: ArraySpec, rows: Array) -> Array:
-    """Return the headers (patch, modality, byte) of some patches."""
-    headers = np.empty((len(rows), *spec.shape[1:]), spec.dtype)
+def _headers(extract: Extract, rows: Array, sizes: Array) -> dict[tuple[int, int], bytes]:
+    """Return the headers of some patches, by patch and modality."""
+    spec, headers = extract.specs[HEADERS], {}
     chunks, places = np.divmod(rows, spec.chunks[0])
     for chunk in np.unique(chunks).tolist():
-        key = chunk_key(spec.path, (chunk, 0, 0))
-        try:
-            values = decode_chunk(spec, store.read(key))
-        except CorruptError as error:
-            raise CorruptError(f"{key}: {error}") from None
-        headers[chunks == chunk] = values[places[chunks == chunk]]
+        here = np.flatnonzero(chunks == chunk)
+        parts = []
+        for key in header_keys(spec, chunk, sizes[here].ravel().tolist()):
+            try:
+                parts.append(decode_chunk(spec, extract.source.read(key)))
+            except CorruptError as error:
+                raise CorruptError(f"{key}: {error}") from None
+        values = np.concatenate(parts, axis=-1)
+        for row, kind in np.argwhere(sizes[here] > 0).tolist():
+            headers[int(here[row]), kind] = values[places[here[row]], kind, : sizes[here[row], kind]].tobytes()
     return headers
 
 

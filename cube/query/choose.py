@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cube.errors import FilterError, RequestError
 from cube.geo.polygons import bounds
+from cube.geo.projection import numbered
 from cube.query.filters import CLASS, check_fields, clauses_of, matching, parse
 
 Array = NDArray[Any]
@@ -46,7 +47,10 @@ def select_patches(
     if bbox is not None:
         if "transform" not in names:
             raise RequestError("the patches of this cube have no place on Earth, so no box can choose among them")
-        rows = rows[meets(bounds(labels("epsg")[rows], labels("transform")[rows], size), bbox)]
+        index = labels("crs_index") if "crs_index" in names else None
+        known = [] if index is None else labels("crs_wkt").tolist()
+        crs = numbered(labels("epsg"), index)[rows]
+        rows = rows[meets(bounds(crs, labels("transform")[rows], size, known), bbox)]
     return rows
 
 

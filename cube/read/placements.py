@@ -16,6 +16,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from cube.errors import RequestError
+from cube.geo.projection import numbered
 
 _AT_ONCE = 256
 """Patches that are read at once to compare their tiles."""
@@ -40,6 +41,8 @@ class Placements:
     """(patch): 0 is the part with most patches. Every patch of which nothing is known is a part of its own."""
     epsg: int = 0
     """EPSG code of part 0; 0 where there is none."""
+    wkt: str = ""
+    """Definition of the CRS of part 0 where it has no EPSG code."""
     affine: tuple[float, float, float, float, float, float] | None = None
     """Affine of part 0 at its upper left corner, as in the label ``transform``; None where it was rebuilt."""
 
@@ -65,7 +68,8 @@ def placements(cube: xr.Dataset, rows: Iterable[int]) -> Placements:
 
 
 def _georeferenced(cube: xr.Dataset, rows: Ints) -> Placements:
-    epsg, transform = cube["epsg"].values[rows], cube["transform"].values[rows]
+    index = cube["crs_index"].values if "crs_index" in cube.coords else None
+    crs, transform = numbered(cube["epsg"].values, index)[rows], cube["transform"].values[rows]
     ids = cube["patch"].values[rows]
     known = np.isfinite(transform).all(axis=1)
     top, left, part = np.zeros_like(rows), np.zeros_like(rows), np.zeros_like(rows)
@@ -73,7 +77,7 @@ def _georeferenced(cube: xr.Dataset, rows: Ints) -> Placements:
     if not known.any():
         return Placements(rows=rows, top=top, left=left, part=part)
     first = int(np.flatnonzero(known)[0])
-    for values, name in ((epsg[:, None], "CRS"), (transform[:, [0, 1, 3, 4]], "pixel size")):
+    for values, name in ((crs[:, None], "CRS"), (transform[:, [0, 1, 3, 4]], "pixel size")):
         if (strange := known & ~np.isclose(values, values[first], rtol=1e-7, atol=1e-9).all(axis=1)).any():
             other = int(np.flatnonzero(strange)[0])
             seen = f"{ids[first]} has {values[first].tolist()}, {ids[other]} has {values[other].tolist()}"
@@ -84,7 +88,9 @@ def _georeferenced(cube: xr.Dataset, rows: Ints) -> Placements:
     a, b, c, d, e, f = transform[first].tolist()
     moved = c + a * corner[0] + b * corner[1], f + d * corner[0] + e * corner[1]
     affine = (a, b, float(moved[0]), d, e, float(moved[1]))
-    return Placements(rows=rows, top=top, left=left, part=part, epsg=int(epsg[first]), affine=affine)
+    number = int(crs[first])
+    wkt = str(cube["crs_wkt"].values[-1 - number]) if number < 0 else ""
+    return Placements(rows=rows, top=top, left=left, part=part, epsg=max(number, 0), wkt=wkt, affine=affine)
 
 
 def _offsets(transform: NDArray[np.float64], first: int, ids: NDArray[np.str_], known: NDArray[np.bool_]) -> Ints:

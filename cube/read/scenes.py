@@ -141,9 +141,9 @@ def _axes(where: Placements, shape: tuple[int, int]) -> dict[str, Any]:
     a, b, c, d, e, f = where.affine
     if b or d:
         raise RequestError(f"the affine {where.affine} is rotated, so its pixels have no x and y of their own")
-    if not where.epsg:
+    if not (where.epsg or where.wkt):
         return {"x": ("x", a * columns + c, {"axis": "X"}), "y": ("y", e * rows + f, {"axis": "Y"})}
-    crs = CRS.from_epsg(where.epsg)
+    crs = CRS.from_user_input(where.wkt or where.epsg)
     axes = {axis["axis"]: axis for axis in crs.cs_to_cf()}
     facts = {**crs.to_cf(), "spatial_ref": crs.to_wkt()}
     return {

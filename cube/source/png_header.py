@@ -11,9 +11,9 @@ from cube.source.tiff_header import Claim
 PNG = b"\x89PNG\r\n\x1a\n"
 _BANDS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Colour type → bands."""
+_INDEXED = 3
 _DECISIVE = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 """Chunks that decide the pixels. The others may hold texts and profiles that grow a thousandfold when they are read."""
-
 
 _EMPTY = 12
 """Bytes of a chunk without any of its own."""
@@ -56,3 +56,16 @@ def decisive_png(data: bytes) -> bytes:
         if (kind == b"IDAT" and stop - start > _EMPTY) or (kind in _DECISIVE and kind != b"IDAT" and first[kind] == start)
     ]
     return data if len(kept) == len(chunks) else PNG + b"".join(data[start:stop] for start, stop in kept)
+
+
+def png_colors(data: bytes) -> tuple[tuple[str, ...], str]:
+    """Return the colours of a palette, such as ``#1c0dff``, and the one value that is transparent; empty where not given."""
+    first: dict[bytes, bytes] = {}
+    for kind, start, stop in _chunks(data):
+        if kind in (b"PLTE", b"tRNS"):
+            first.setdefault(kind, data[start + 8 : stop - 4])
+    palette, transparent = first.get(b"PLTE", b"")[: 3 * 256], first.get(b"tRNS", b"")
+    if data[25] == _INDEXED:
+        return tuple(f"#{palette[at : at + 3].hex()}" for at in range(0, len(palette) // 3 * 3, 3)), ""
+    values = struct.unpack(f">{len(transparent) // 2}H", transparent) if len(transparent) in (2, 6) else ()
+    return (), ", ".join(map(str, values))

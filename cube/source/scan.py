@@ -14,10 +14,10 @@ import numpy as np
 
 from cube.errors import RejectedFile, RequestError
 from cube.recipes.recipe import Recipe
-from cube.source.expectations import expectations
+from cube.source.expectations import Expectation, expectations
 from cube.source.inventory import Inventory, Rejected
 from cube.source.names import Names, likely_recipes, recognised
-from cube.source.rasters import Expectation, read_raster
+from cube.source.rasters import read_raster
 from cube.store.protocol import Entry, Store
 from cube.store.urls import is_local, open_store
 

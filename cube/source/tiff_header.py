@@ -5,6 +5,7 @@ nothing is read twice because a file says so.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,8 @@ MOST_VALUES = 2**16
 _MOST_ENTRIES, _MOST_IN_ALL, _MOST_DIRECTORIES = 4096, 2**14, 1024
 _POINTERS = frozenset((330, 34665, 34853, 40965))
 """Tags that lead to further directories."""
+_PLACES = frozenset((STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES))
+_SUBFILE = 254
 _COMPRESSIONS = frozenset((1, 2, 3, 4, 5, 7, 8, 32771, 32773, 32946, 34887, 34925, 50000, 50001, 50002))
 """Those that GDAL writes. Whoever meets another one in the wild can have it decoded first."""
 _TYPES = {1: "B", 2: "s", 3: "H", 4: "I", 5: "2I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q"}
@@ -92,15 +95,82 @@ def read_directory(data: bytes, most: int = MOST_VALUES) -> Directory:
     return Directory(form.order, tags, places)
 
 
-def find_bytes(data: bytes, wanted: int) -> tuple[int, int]:
-    """Return where the bytes of a tag of the first directory start and how many there are; none where there is no such tag."""
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tag of a directory."""
+
+    tag: int
+    kind: int
+    """Type of its values, as TIFF numbers them."""
+    count: int
+    at: int
+    """Where in the file its values stand."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the values."""
+        return _BYTES.get(self.kind, 0) * self.count
+
+
+def entries(data: bytes) -> Iterator[Entry]:
+    """Yield the tags of the first directory. Raises ``struct.error`` where it is damaged."""
     form = _Form(data)
     at, count = form.start(form.first)
     for place in range(at, at + count * form.step, form.step):
         tag, kind, length = struct.unpack_from(form.entry, data, place)
-        if tag == wanted and kind in (1, 2, 7):
-            return form.value(place, 2, length), length
-    return 0, 0
+        if kind in _BYTES:
+            yield Entry(tag, kind, length, form.value(place, kind, length))
+
+
+def find_entry(data: bytes, wanted: int) -> Entry | None:
+    """Return a tag of the first directory; None where it has no such tag."""
+    return next((entry for entry in entries(data) if entry.tag == wanted), None)
+
+
+def later_subfiles(data: bytes) -> Iterator[int]:
+    """Yield what the directories behind the first say they are, as TIFF's tag 254 has it."""
+    form = _Form(data)
+    seen: set[int] = set()
+    try:
+        directory = form.next(*form.start(form.first))
+        while directory and directory not in seen and len(seen) < _MOST_DIRECTORIES:
+            seen.add(directory)
+            at, count = form.start(directory)
+            for place in range(at, at + min(count, _MOST_ENTRIES) * form.step, form.step):
+                tag, kind, _ = struct.unpack_from(form.entry, data, place)
+                if tag == _SUBFILE and kind in (3, 4):
+                    yield struct.unpack_from(form.order + ("H" if kind == 3 else "I"), data, place + form.step - form.inline)[0]
+            directory = form.next(at, count)
+    except struct.error:  # a later directory that is not there; a decoder stops there too
+        return
+
+
+def tags_alone(data: bytes, most: int) -> bytes:
+    """Return a TIFF of the first directory's tags and their values, whose pixels lie nowhere: a sparse one, as GDAL has it.
+
+    Directories that a tag leads to (such as EXIF) are left out. Empty where it would have more bytes than ``most``, or a value
+    is not there.
+    """
+    form = _Form(data)
+    chosen = {entry.tag: entry for entry in reversed(list(entries(data))) if entry.tag not in _POINTERS}
+    kept = [chosen[tag] for tag in sorted(chosen)]
+    if sum(entry.size for entry in kept) > most or any(entry.at + entry.size > len(data) for entry in kept):
+        return b""
+    start = 16 if form.big else 8
+    number, head = struct.calcsize(form.number), struct.calcsize(form.entry)
+    behind = start + number + len(kept) * form.step + struct.calcsize(form.offset)
+    table, values = struct.pack(form.number, len(kept)), b""
+    for entry in kept:
+        value = bytes(entry.size) if entry.tag in _PLACES else data[entry.at : entry.at + entry.size]
+        table += struct.pack(form.entry, entry.tag, entry.kind, entry.count)
+        if entry.size > form.inline:
+            table += struct.pack(form.offset, behind + len(values))
+            values += value + bytes(len(value) % 2)
+        else:
+            table += value.ljust(form.step - head, b"\0")
+    first = data[:8] if form.big else data[:4]
+    made = first + struct.pack(form.offset, start) + table + struct.pack(form.offset, 0) + values
+    return made if len(made) <= most else b""
 
 
 class _Form:

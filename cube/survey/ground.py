@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cube.geo.projection import numbered
+
 _CLOSE = 0.05
 """Pixels by which a patch may be off its grid; files round their coordinates."""
 _LARGEST = 2**28
@@ -94,8 +96,8 @@ def scenes_of(season: NDArray[np.str_], scene: NDArray[Any]) -> tuple[tuple[tupl
 
 def _on_grid(labels: Mapping[str, NDArray[Any]], rows: Ints, size: int) -> Ints | None:
     """Return (patch, [top, left]) in pixels from the scene's corner; None where the patches lie on no common grid."""
-    epsg, transform = labels["epsg"][rows], labels["transform"][rows]
-    if not len(rows) or not np.isfinite(transform).all() or (epsg != epsg[0]).any():
+    crs, transform = numbered(labels["epsg"], labels.get("crs_index"))[rows], labels["transform"][rows]
+    if not len(rows) or not np.isfinite(transform).all() or (crs != crs[0]).any():
         return None
     linear = transform[:, [0, 1, 3, 4]]
     axes = linear[0].reshape(2, 2)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cube.errors import CorruptError, RejectedFile
 from cube.format.arrays import ArraySpec, chunk_key, decode_chunk
+from cube.format.originals import BYTES, header_keys, kept
 from cube.format.tiles import (
     ABSENT,
     Counts,
@@ -24,7 +25,9 @@ from cube.format.tiles import (
     read_index,
     tile_digest,
 )
-from cube.source.rasters import Expectation, Georeference, Raster, read_raster
+from cube.source.expectations import Expectation
+from cube.source.georeference import Georeference
+from cube.source.rasters import Raster, read_raster
 from cube.store.failures import undamaged
 from cube.store.protocol import Store
 from cube.survey.ground import GroundSlice
@@ -58,6 +61,10 @@ class Slice:
     path: Array
     """(patch, modality) text"""
     epsg: Array | None
+    wkt: list[str]
+    """(patch): definition of a CRS without an EPSG code; empty where there is none."""
+    kept: Array | None
+    """(patch, modality): what comes back of the file; None in cubes of earlier versions."""
     transform: Array | None
     ground: GroundSlice | None = None
     """What a survey must know; None where none is taken."""
@@ -236,32 +243,32 @@ class _BatchCheck:
     def _absent(self, slot: int, place: int) -> None:
         """Check that the labels of an image that is not there say nothing of it."""
         labels = self.labels
-        facts = (labels.digest, labels.counts)
+        facts = (labels.digest, labels.counts, *([] if labels.kept is None else [labels.kept]))
         files = (labels.header_size, labels.pixel_start, labels.file_size)
-        if any(fact[slot, place].any() for fact in facts) or any(file[slot, place] != -1 for file in files):
+        if any(np.any(fact[slot, place]) for fact in facts) or any(file[slot, place] != -1 for file in files):
             self.found("presence", str(labels.patch[slot]), "said to be absent, but its labels tell of an image")
 
     def headers(self) -> None:
         """Check the kept headers against their digests."""
         spec, labels = self.examination.header, self.labels
-        key = chunk_key(spec.path, (labels.index, 0, 0))
-        if key not in self.sizes:
+        keys = header_keys(spec, labels.index, labels.header_size.ravel().tolist())
+        key, chunks = keys[0], []
+        if not all(name in self.sizes for name in keys):
             return
-        try:
-            read = partial(self.examination.cube.read, key)
-            chunk = undamaged(partial(decode_chunk, spec), read(), read)
-        except (CorruptError, OSError) as error:
-            self.found("originals", key, _said(error))
-            return
+        for name in keys:
+            try:
+                read = partial(self.examination.cube.read, name)
+                chunks.append(undamaged(partial(decode_chunk, spec), read(), read))
+            except (CorruptError, OSError) as error:
+                self.found("originals", name, _said(error))
+                return
+        chunk = np.concatenate(chunks, axis=-1)
         self.header_chunk = chunk
         for slot, place in np.ndindex(labels.header_size.shape):
             size = max(0, int(labels.header_size[slot, place]))
             header = chunk[slot, place, :size].tobytes()
             known = labels.header_digest[slot, place].tobytes()
-            left_out = labels.header_size[slot, place] == 0  # its digest is held against the source only
-            wrong = not left_out and known != (
-                blake3(header).digest() if labels.header_size[slot, place] >= 0 else bytes(len(known))
-            )
+            wrong = known != (blake3(header).digest() if labels.header_size[slot, place] >= 0 else bytes(len(known)))
             if wrong or chunk[slot, place, size:].any():
                 self.found("originals", f"{labels.patch[slot]} in {key}", "its header does not match its digest")
 
@@ -302,17 +309,17 @@ class _BatchCheck:
             return
         if pixels_of(layout, raster.pixels) != labels.digest[slot, place].tobytes():
             self.found("source", where, "its pixels differ from the cube's")
-        digest = blake3(raster.header).digest()
-        raster = raster.fitting(self.examination.header.shape[-1])
-        header = None if self.header_chunk is None else self.header_chunk[slot, place, : len(raster.header)].tobytes()
-        facts = (len(raster.header), raster.pixel_start, len(data))
-        kept = (labels.header_size[slot, place], labels.pixel_start[slot, place], labels.file_size[slot, place])
+        stored, kind = kept(raster.header, raster.tags, raster.pixel_start)
+        header = None if self.header_chunk is None else self.header_chunk[slot, place, : len(stored)].tobytes()
+        facts = [len(stored), raster.pixel_start if kind == BYTES else -1, len(data), *([] if labels.kept is None else [kind])]
+        kept_facts = (labels.header_size, labels.pixel_start, labels.file_size, labels.kept)
+        told = [fact[slot, place] for fact in kept_facts if fact is not None]
         known = labels.header_digest[slot, place].tobytes()
-        if raster.header != header or digest != known or facts != tuple(int(value) for value in kept):
+        if stored != header or blake3(stored).digest() != known or facts != [int(value) for value in told]:
             self.found("source", where, "its bytes that are no pixels differ from the cube's")
         if labels.epsg is not None and labels.transform is not None:
-            place_kept = Georeference(int(labels.epsg[slot]), tuple(labels.transform[slot].tolist()))
-            if raster.georeference != place_kept:
+            place_kept = Georeference(int(labels.epsg[slot]), tuple(labels.transform[slot].tolist()), labels.wkt[slot])
+            if not place_kept.agrees(raster.georeference):
                 self.found("source", where, f"lies at {raster.georeference}, the cube says {place_kept}")
 
 

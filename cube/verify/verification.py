@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from cube.errors import CorruptError
 from cube.format.arrays import ArraySpec, chunk_key, read_spec, values_digest
 from cube.format.certificate import pixels_digest
-from cube.format.layout import ORIGINALS, tile_layout
+from cube.format.layout import tile_layout
+from cube.format.originals import HEADERS, ORIGINALS, PIXELS, header_keys
 from cube.format.root import parse_root, read_root, require_expected
 from cube.format.small import read_array
 from cube.format.target import ROOT, Target
 from cube.geo.grid import centres
+from cube.geo.projection import numbered
 from cube.store.protocol import Store
 from cube.store.urls import open_store
 from cube.survey.ground import GroundSlice
@@ -31,7 +33,7 @@ from cube.work.clusters import Task, run
 from cube.work.watch import SILENT, Watcher
 
 _COUNTS = ("nan_count", "zero_count", "saturated_count")
-_SURVEYED = {"season", "scene", "epsg", "transform"}
+_SURVEYED = {"season", "scene", "epsg", "crs_index", "transform"}
 """Labels a survey needs, as far as a cube has them."""
 _ROUNDING = 1e-6
 """Degrees by which another PROJ may place a patch's centre."""
@@ -123,8 +125,8 @@ class _Verification:
         specs = self._metadata(document, certified["metadata"])
         if specs is None:
             return
-        sizes = self._objects(specs, certified["metadata"], to_come)
         values = self._values(specs, certified["arrays"])
+        sizes = self._objects(specs, certified["metadata"], to_come, values)
         self._statements(document, specs, values)
         self._whole(values, certified["pixels"])
         self._centres(values, list(facts["modalities"]), specs)
@@ -162,10 +164,12 @@ class _Verification:
         for where, what in wrong_statements(attributes["cube"], attributes, specs, values):
             self.found("statements", where, what)
 
-    def _objects(self, specs: list[ArraySpec], metadata: Mapping[str, str], to_come: Mapping[str, int]) -> dict[str, int]:
+    def _objects(
+        self, specs: list[ArraySpec], metadata: Mapping[str, str], to_come: Mapping[str, int], values: Arrays
+    ) -> dict[str, int]:
         """Compare the listing, and what is yet to be written, with what must be there."""
         sizes = {entry.key: entry.size for entry in self.target.cube.list()} | dict(to_come)
-        expected = {ROOT, *metadata, *(key for spec in specs for key in spec.object_keys())}
+        expected = {ROOT, *metadata, *(key for spec in specs for key in _keys(spec, values, sizes))}
         self.objects, self.stored_bytes = len(sizes), sum(sizes.values())
         self.names["objects"] = f"{len(sizes):,} objects, {sum(sizes.values()):,} bytes"
         for key in sorted(expected - sizes.keys()):
@@ -202,9 +206,14 @@ class _Verification:
         if not {"epsg", "transform", "lon", "lat", "patch"} <= values.keys():
             return
         size = next(spec for spec in specs if spec.path == modalities[0]).shape[-1]
+        crs, definitions = numbered(values["epsg"], values.get("crs_index")), values.get("crs_wkt", np.array([], str))
+        if crs.min(initial=0) < -len(definitions):
+            self.found("georeference", "crs_index", f"it points beyond the {len(definitions)} definitions of crs_wkt")
+            return
+        again = centres(crs, values["transform"], size, definitions.tolist())
         self.names["georeference"] = "longitude and latitude, again from CRS and transform"
-        for name, again in zip(("lon", "lat"), centres(values["epsg"], values["transform"], size), strict=True):
-            for row in np.flatnonzero(~np.isclose(values[name], again, rtol=0, atol=_ROUNDING, equal_nan=True)):
+        for name, degrees in zip(("lon", "lat"), again, strict=True):
+            for row in np.flatnonzero(~np.isclose(values[name], degrees, rtol=0, atol=_ROUNDING, equal_nan=True)):
                 self.found("georeference", str(values["patch"][row]), f"{name} does not fit its CRS and transform")
 
     def _batches(self, facts: dict[str, Any], specs: list[ArraySpec], values: Arrays, sizes: Mapping[str, int]) -> None:
@@ -221,7 +230,7 @@ class _Verification:
         examination = Examination(
             cube=self.target.cube,
             layouts=layouts,
-            header=by_path[f"{ORIGINALS}/header"],
+            header=by_path[HEADERS],
             source=self.source.store if self.source is not None else None,
             tallied=self.surveyor.jobs if self.surveyor is not None else {},
         )
@@ -250,7 +259,7 @@ class _Verification:
             "counts": f"NaN, zero and saturated pixels of {patches:,} patches",
             "presence": f"{tiles:,} tiles of {patches:,} patches",
             "sharing": f"{distinct:,} tiles stored for {tiles:,}",
-            "originals": _restored(values[f"{ORIGINALS}/header_size"], values[f"{ORIGINALS}/pixel_start"]),
+            "originals": _restored(values),
         }
         if self.source is not None:
             known = {text for text in _paths(values[f"{ORIGINALS}/path"]).ravel() if text}
@@ -265,9 +274,20 @@ def _tasks(examination: Examination, values: Arrays, sizes: Mapping[str, int], s
         rows = slice(start, start + slots)
         labels = _slice(values, index, rows, surveyor.slice(rows) if surveyor is not None else None)
         keys = [chunk_key(name, (index, 0, 0, 0)) for name in examination.layouts]
-        keys.append(chunk_key(examination.header.path, (index, 0, 0)))
+        keys += header_keys(examination.header, index, labels.header_size.ravel().tolist())
         known = {key: sizes[key] for key in keys if key in sizes}
         yield f"verify-{examination.cube.url}-{index}", (examination, labels, known)
+
+
+def _keys(spec: ArraySpec, values: Arrays, sizes: Mapping[str, int]) -> Iterable[str]:
+    """Return the keys of all objects of an array; of headers there are as many as they are long."""
+    if spec.path != HEADERS:
+        return spec.object_keys()
+    if (known := values.get(f"{ORIGINALS}/header_size")) is None:
+        return (key for key in spec.object_keys() if key in sizes)
+    slots = spec.chunks[0]
+    lengths = (known[index * slots :][:slots].ravel().tolist() for index in range(spec.grid[0]))
+    return (key for index, sizes_of in enumerate(lengths) for key in header_keys(spec, index, sizes_of))
 
 
 def _paths(packed: NDArray[np.uint8]) -> NDArray[Any]:
@@ -289,16 +309,28 @@ def _slice(values: Arrays, index: int, rows: slice, ground: GroundSlice | None) 
         file_size=values[f"{ORIGINALS}/size"][rows],
         path=_paths(values[f"{ORIGINALS}/path"][rows]),
         epsg=values["epsg"][rows] if "epsg" in values else None,
+        wkt=_definitions(values, rows),
+        kept=values["kept"][rows] if "kept" in values else None,
         transform=values["transform"][rows] if "transform" in values else None,
         ground=ground,
     )
 
 
-def _restored(header_size: NDArray[Any], pixel_start: NDArray[Any]) -> str:
+def _definitions(values: Arrays, rows: slice) -> list[str]:
+    """Return the definition of the CRS of each patch; empty where it has none."""
+    if "crs_index" not in values or "crs_wkt" not in values:
+        return [""] * len(values["patch"][rows])
+    known = [*values["crs_wkt"].tolist(), ""]
+    return [known[place] for place in values["crs_index"][rows].tolist()]
+
+
+def _restored(values: Arrays) -> str:
     """Return how many files come back byte for byte, and how many do not."""
-    files, exact = int((header_size >= 0).sum()), int((pixel_start >= 0).sum())
-    others = f", {files - exact:,} with equal pixels and place only" if files > exact else ""
-    return f"{files:,} headers: {exact:,} files come back byte for byte{others}"
+    files, exact = int((values[f"{ORIGINALS}/header_size"] >= 0).sum()), int((values[f"{ORIGINALS}/pixel_start"] >= 0).sum())
+    bare = int((values["kept"] == PIXELS).sum()) if "kept" in values else 0
+    parts = [f"{files:,} headers: {exact:,} files come back byte for byte"]
+    parts += [f"{files - exact - bare:,} with equal pixels, place and tags"] if files > exact + bare else []
+    return ", ".join([*parts, *([f"{bare:,} with equal pixels and place only"] if bare else [])])
 
 
 def _digest(document: Mapping[str, Any]) -> str:

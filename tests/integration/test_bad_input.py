@@ -1023,3 +1023,52 @@ def test_what_is_no_cube(tmp_path: Path, recipe: str, files: Made, verb: str) ->
         result = cube(verb, tmp_path / name)
         assert result.exit_code in (1, 2)
         assert "damaged or not of this package" in result.output + result.stderr
+
+
+def many_bad(folder: Path) -> Made:
+    """Return the files of 60 patches, a third of which have no pixels in Sentinel-2."""
+    made = make_patches(folder / "files", [Scene("fall", 3, rows=5, columns=12)])
+    for name in made.ids[::3]:
+        made.files[name, "s2"].write_bytes(made.files[name, "s2"].read_bytes()[:2000])
+    return made
+
+
+def build_words(made: Made, folder: Path) -> list[str]:
+    recipe = write_recipe(folder / "tiny.yaml", shard=10)
+    words = ["build", str(recipe), "--source", str(made.folder), "--to", str(folder / "x.zarr"), "--incomplete", "keep"]
+    return [*words, "--workers", "0"]
+
+
+@pytest.mark.parametrize("limit", ["19", "0"])
+def test_more_bad_files_than_are_borne_with_stop_a_build_and_lose_nothing(tmp_path: Path, limit: str) -> None:
+    made = many_bad(tmp_path)
+    words = build_words(made, tmp_path)
+    result = CliRunner().invoke(main, [*words, "--max-rejected", limit])
+    assert result.exit_code == 1
+    assert "too many files are bad: of " in result.stderr
+    assert f"{int(limit) + 1 if limit != '0' else 4} files were rejected" in result.stderr
+    assert "--max-rejected" in result.stderr
+    assert not (tmp_path / "x.zarr" / "zarr.json").exists()
+    standing = {path: path.stat().st_mtime_ns for path in (tmp_path / "x.zarr").rglob("s1/c/*/0/0/0")}
+    assert standing
+    again = CliRunner().invoke(main, [*words, "--max-rejected", "20"])
+    assert again.exit_code == 3, again.output
+    assert xr.open_zarr(tmp_path / "x.zarr", chunks=None)["present"].values.sum() == 160
+
+
+def test_some_bad_files_are_borne_with_and_told_by_the_exit_code(tmp_path: Path) -> None:
+    made = many_bad(tmp_path)
+    words = build_words(made, tmp_path)
+    assert CliRunner().invoke(main, words).exit_code == 3  # twenty are always borne with
+    assert CliRunner().invoke(main, words).exit_code == 3  # the finished cube is still one without them
+    for name in made.ids[::3]:
+        made.files[name, "s2"].unlink()
+    assert CliRunner().invoke(main, [*words[:-5], str(tmp_path / "y.zarr"), *words[-4:]]).exit_code == 0
+
+
+@pytest.mark.parametrize("limit", ["-1", "101%", "many", "%", "nan"])
+def test_a_limit_of_bad_files_that_is_none(tmp_path: Path, limit: str) -> None:
+    words = ["build", "sen12ms", "--source", str(tmp_path), "--to", str(tmp_path / "x.zarr"), "--max-rejected", limit]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    assert "neither a share such as 1% nor a number such as 500" in result.stderr

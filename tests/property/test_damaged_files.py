@@ -18,7 +18,8 @@ from PIL import Image
 from rasterio.transform import Affine
 
 from cube.errors import RejectedFile
-from cube.source.rasters import Expectation, Raster, read_raster
+from cube.source.expectations import Expectation
+from cube.source.rasters import Raster, read_raster
 
 PLACE = Affine(10.0, 0.0, 600000.25, 0.0, -10.0, 5400000.5)
 REASONS = {"empty", "unknown format", "truncated", "unreadable", "unknown CRS"}

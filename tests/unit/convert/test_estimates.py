@@ -127,7 +127,9 @@ def test_a_modality_no_sample_had_is_estimated_by_its_typical_ratio(tiny_cube: B
     none = Share(patches=0, tiles=0, distinct=0, distinct_half=0, stored=0)
     some = Share(patches=5, tiles=20, distinct=10, distinct_half=5, stored=1000)
     shares = {"s1": none, "s2": some, "lc": some}
-    sample = Sample(patches=5, shares=shares, write_seconds=1.0, verify_seconds=1.0, idle_bytes=10**8, rejected=0)
+    sample = Sample(
+        patches=5, shares=shares, write_seconds=1.0, verify_seconds=1.0, idle_bytes=10**8, rejected=0, statements={}
+    )
     expected = estimate(plan, [sample], workers=1, local=True)
     layout: TileLayout = plan.job.layouts["s1"]
     assert expected.stored["s1"] == pytest.approx(layout.patch_bytes * 25 / 4.4, abs=1)

@@ -12,7 +12,8 @@ import pytest
 from hostile_files import corpus
 
 from cube.errors import RejectedFile
-from cube.source.rasters import Expectation, read_raster
+from cube.source.expectations import Expectation
+from cube.source.rasters import read_raster
 from cube.store.local import LocalStore
 from cube.store.protocol import Entry
 
@@ -20,7 +21,8 @@ PROGRAM = """
 import json, resource, sys, time
 from hostile_files import corpus
 from cube.errors import RejectedFile
-from cube.source.rasters import Expectation, RasterReader, read_raster
+from cube.source.expectations import Expectation
+from cube.source.rasters import RasterReader, read_raster
 import numpy as np
 expected = Expectation(dtype="uint16", size=16, bands=4, georeferenced=False)
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -15,11 +15,14 @@ import pytest
 import rasterio
 from making import write_tif
 from PIL import Image
+from pyproj import CRS
 from rasterio.transform import Affine
 
 from cube.errors import RejectedFile
 from cube.source.demo import tiff
-from cube.source.rasters import Expectation, Georeference, Raster, read_raster
+from cube.source.expectations import Expectation
+from cube.source.georeference import Georeference
+from cube.source.rasters import Raster, read_raster
 
 PLACE = Affine(10.0, 0.0, 600000.25, 0.0, -10.0, 5400000.5)
 PLAIN: dict[str, dict[str, Any]] = {
@@ -196,8 +199,40 @@ def test_files_that_say_no_place(tmp_path: Path, profile: dict[str, Any]) -> Non
 def test_a_reference_system_without_a_code(tmp_path: Path, profile: dict[str, Any]) -> None:
     crs = "+proj=laea +lat_0=12.3 +lon_0=45.6 +x_0=7 +y_0=8 +ellps=bessel +units=m"
     write_tif(tmp_path / "one.tif", pixels_of("uint16"), crs=crs, transform=PLACE, **profile)
-    error = rejection((tmp_path / "one.tif").read_bytes())
-    assert error.reason == "unknown CRS"
+    data = (tmp_path / "one.tif").read_bytes()
+    raster = EXPECTED.check(read_raster(data))
+    assert raster.georeference is not None
+    assert (raster.georeference.epsg, raster.georeference.transform) == (0, tuple(PLACE)[:6])
+    assert CRS.from_wkt(raster.georeference.wkt).equals(CRS.from_user_input(crs))
+    assert (raster.pixel_start >= 0) == (not profile)  # a plain file stays one whatever its CRS
+    np.testing.assert_array_equal(raster.pixels, pixels_of("uint16").transpose(1, 2, 0))
+
+
+NEARLY = CRS.from_epsg(32632).to_wkt().replace("0.9996", "0.9997").replace('"EPSG",32632', '"MINE",1')
+LOCAL = 'LOCAL_CS["plan of a hall",UNIT["metre",1]]'
+
+
+@pytest.mark.parametrize(("given", "code"), [("EPSG:3035", 3035), ("+proj=utm +zone=33 +datum=WGS84", 32633), (NEARLY, 0)])
+def test_a_code_stands_for_what_it_means_and_nothing_else(tmp_path: Path, given: str, code: int) -> None:
+    write_tif(tmp_path / "one.tif", pixels_of("uint16"), crs=given, transform=PLACE, compress="deflate")
+    place = read_raster((tmp_path / "one.tif").read_bytes()).georeference
+    assert place is not None
+    assert (place.epsg, bool(place.wkt)) == (code, not code)
+
+
+def test_what_is_no_place_on_earth_is_rejected(tmp_path: Path) -> None:
+    write_tif(tmp_path / "one.tif", pixels_of("uint16"), crs=LOCAL, transform=PLACE)
+    assert rejection((tmp_path / "one.tif").read_bytes()).reason == "unknown CRS"
+
+
+def test_two_wordings_of_one_definition_agree() -> None:
+    first, second = (CRS.from_user_input("+proj=sinu +R=6371007.181").to_wkt(version) for version in ("WKT2_2019", "WKT1_GDAL"))
+    other = CRS.from_user_input("+proj=sinu +R=6371000").to_wkt()
+    place, again, elsewhere = (Georeference(0, tuple(PLACE)[:6], wkt) for wkt in (first, second, other))
+    assert first != second
+    assert place.agrees(again)
+    assert not place.agrees(elsewhere)
+    assert not place.agrees(None)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "I;16"])
@@ -265,12 +300,32 @@ def test_files_of_another_kind(tmp_path: Path, pixels: np.ndarray, reason: str, 
     assert (error.reason, error.detail) == (reason, detail)
 
 
-def test_a_header_larger_than_its_room_is_left_and_the_pixels_stay(tmp_path: Path) -> None:
-    raster = EXPECTED.check(read_raster(written(tmp_path / "one.tif", pixels_of("uint16")) + bytes(5000)))
-    kept = raster.fitting(4096)
-    assert (kept.header, kept.pixel_start, kept.file_size) == (b"", -1, raster.file_size)
-    assert kept.pixels is raster.pixels
-    assert raster.fitting(len(raster.header)) is raster
+@pytest.mark.parametrize("profile", [{}, {"compress": "deflate"}, {"ENDIANNESS": "BIG"}, {"BIGTIFF": "YES"}])
+def test_tags_of_a_header_that_is_too_long(tmp_path: Path, profile: dict[str, Any]) -> None:
+    data = written(tmp_path / "one.tif", pixels_of("uint16"), nodata=7, **profile)
+    with rasterio.open(tmp_path / "one.tif", "r+") as image:
+        image.update_tags(HISTORY="of a scene")
+    data = (tmp_path / "one.tif").read_bytes()
+    assert read_raster(data).tags is None
+    raster = EXPECTED.check(read_raster(data + bytes(2**16)))
+    np.testing.assert_array_equal(raster.pixels, pixels_of("uint16").transpose(1, 2, 0))
+    assert raster.tags
+    assert len(raster.tags) < 1500
+    with (
+        rasterio.MemoryFile(raster.tags) as file,
+        file.open() as image,
+        rasterio.open(tmp_path / "one.tif") as whole,
+    ):
+        for kept in ("tags", "crs", "transform", "nodata", "count", "dtypes", "shape"):
+            known, seen = (getattr(each, kept) for each in (whole, image))
+            assert (known() if callable(known) else known) == (seen() if callable(seen) else seen), kept
+
+
+def test_tags_that_are_too_long_as_well(tmp_path: Path) -> None:
+    written(tmp_path / "one.tif", pixels_of("uint16"))
+    with rasterio.open(tmp_path / "one.tif", "r+") as image:
+        image.update_tags(HISTORY="x" * 2**16)
+    assert read_raster((tmp_path / "one.tif").read_bytes()).tags == b""
 
 
 def test_only_the_first_image_of_a_file_counts(tmp_path: Path) -> None:
