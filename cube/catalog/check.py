@@ -21,6 +21,7 @@ from cube.catalog.describe import CATALOG, COLLECTION, Catalog, describe
 from cube.catalog.page import datasheet
 from cube.catalog.schemas import CORE, SchemaJudge
 from cube.errors import RequestError
+from cube.format.documents import misshapen_stac, parse_object
 from cube.format.target import Target
 from cube.geo.polygons import geometry
 from cube.query.table import TABLE
@@ -49,8 +50,8 @@ def recipe_of(target: Target) -> Recipe:
     """
     try:
         if target.build.exists("plan.json"):
-            return Recipe.model_validate_json(json.dumps(json.loads(target.build.read("plan.json"))["recipe"]))
-        name = str(json.loads(target.stac.read(COLLECTION)).get("patchcube:recipe"))
+            return Recipe.model_validate_json(json.dumps(parse_object(target.build.read("plan.json"))["recipe"]))
+        name = str(parse_object(target.stac.read(COLLECTION)).get("patchcube:recipe"))
     except FileNotFoundError:
         raise RequestError(f"{target.stac.url}/{COLLECTION} is not there: the cube has no catalog to check") from None
     except (ValueError, KeyError, ValidationError) as error:
@@ -96,13 +97,16 @@ class _CatalogCheck:
             path = left.pop()
             self.reached.add(path)
             try:
-                document = json.loads(self.target.stac.read(path))
+                document = parse_object(self.target.stac.read(path))
                 kind = document["type"]
             except FileNotFoundError:
                 self.found("documents", path, "it is missing")
                 continue
             except (OSError, ValueError, KeyError, TypeError) as error:
                 self.found("documents", path, f"cannot be read: {error!r}")
+                continue
+            if said := misshapen_stac(document):
+                self.found("documents", path, said)
                 continue
             if kind not in CORE:
                 self.found("documents", path, f"its type {kind!r} is none of {', '.join(CORE)}")

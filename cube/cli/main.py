@@ -17,7 +17,7 @@ from cube.cli.catalog import info, search_command
 from cube.cli.options import CONFIG, JSON, SCHEDULER, WORKERS, print_value, processes, rejected_limit
 from cube.cli.progress import Meter
 from cube.cli.storage import clean, copy
-from cube.cli.words import built_text, estimate_document, plan_text, report_text
+from cube.cli.words import built_text, estimate_document, plan_text, report_text, visible
 from cube.errors import CorruptError, CubeError, RequestError, TargetError
 from cube.jobs import SAMPLE
 from cube.work.settings import Defaults
@@ -85,16 +85,21 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except CubeError as error:
-            click.echo(f"cube: {error}", err=True)
+            _tell(f"cube: {_lines(error)}")
             ctx.exit(2 if isinstance(error, RequestError) else 1)
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
-            click.echo(f"cube: {error}", err=True)
+            _tell(f"cube: {_lines(error)}")
             ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("cube: interrupted; the same command goes on from here", err=True)
             ctx.exit(130)
+
+
+def _lines(error: Exception) -> str:
+    """Return what an error says; names of files in it may be anything."""
+    return "\n".join(visible(line) for line in str(error).split("\n"))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

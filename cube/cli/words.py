@@ -23,6 +23,13 @@ _SHOWN = 5
 """Rejected files and findings printed in full."""
 
 
+def visible(text: str) -> str:
+    """Return a text of somebody else's, such as a file's name, without what would move a terminal's cursor or colour it."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
 def published_text(recipe: Recipe, inventory: Inventory) -> list[str]:
     """Return, season by season, what the whole source holds against what was published, and what is chosen of it."""
     lines = []
@@ -106,7 +113,7 @@ def _reasons(inventory: Inventory) -> str:
 
 
 def _rejected_lines(rejected: list[tuple[str, str, str]]) -> list[str]:
-    lines = [f"    {path}: {reason}: {detail}" for path, reason, detail in rejected[:_SHOWN]]
+    lines = [f"    {visible(path)}: {reason}: {visible(detail)}" for path, reason, detail in rejected[:_SHOWN]]
     more = len(rejected) - _SHOWN
     return [*lines, *([f"    … and {more:,} more (all of them with --json)"] if more > 0 else [])]
 
@@ -182,7 +189,7 @@ def report_text(report: Report) -> str:
     lines = []
     for check in report.checks:
         lines.append(f"  {'ok  ' if check.passed else 'FAIL'} {check.name:13} {check.seen}")
-        lines += [f"       {finding.where}: {finding.what}" for finding in check.findings[:_SHOWN]]
+        lines += [f"       {visible(finding.where)}: {visible(finding.what)}" for finding in check.findings[:_SHOWN]]
         if len(check.findings) > _SHOWN:
             lines.append(f"       … and {len(check.findings) - _SHOWN:,} more (all of them with --json)")
     verdict = "sound" if report.passed else "NOT sound"

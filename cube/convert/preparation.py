@@ -13,6 +13,7 @@ from cube.convert.plan import Plan
 from cube.convert.worker import receipt_key
 from cube.errors import TargetError
 from cube.format.certificate import sealed
+from cube.format.documents import parse_object
 from cube.format.layout import constant_arrays
 from cube.format.small import write_array
 from cube.format.target import ROOT, Target
@@ -88,7 +89,7 @@ def _plan_of(target: Target) -> str | None:
     root = target.cube.read(ROOT)
     try:
         told = root if sealed(root) else target.build.read(PLAN)
-        document = json.loads(told)
+        document = parse_object(told)
         return str(document["attributes"]["cube"]["plan"] if told is root else document["digest"])
     except (FileNotFoundError, ValueError, LookupError, TypeError):
         return None
@@ -128,7 +129,7 @@ def _refuse_others(plan: Plan, target: Target, claim: Claim, *, replace: bool) -
 def _begun(target: Target) -> tuple[str, str]:
     """Return recipe and digest of the plan of an unfinished build."""
     try:
-        before = json.loads(target.build.read(PLAN))
+        before = parse_object(target.build.read(PLAN))
         return before["recipe"]["name"], before["digest"]
     except (ValueError, LookupError, TypeError):
         raise TargetError(

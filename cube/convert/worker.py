@@ -18,6 +18,7 @@ from blake3 import blake3
 from cube.convert.plan import READ_AHEAD, Batch, Job
 from cube.errors import CubeError, IncompleteError, RejectedFile, StorageError
 from cube.format.arrays import ArraySpec, chunk_key
+from cube.format.documents import parse_object
 from cube.format.originals import BYTES, kept, pack_headers
 from cube.format.target import FULL, Target, remedy
 from cube.format.tiles import DIGEST_SIZE, ShardWriter
@@ -55,7 +56,7 @@ def read_receipt(data: bytes) -> Receipt | None:
     length = len(_seal(b""))
     if data[:length] != _seal(data[length:]):
         return None
-    receipt = json.loads(b"{" + data[length:])
+    receipt = parse_object(b"{" + data[length:])
     return receipt if receipt.keys() >= _KEYS else None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -21,6 +20,7 @@ from cube.errors import CorruptError, TargetError, UnusableError
 from cube.format.arrays import ArraySpec, group_document, metadata_bytes, values_digest
 from cube.format.certificate import certificate, pixels_digest, seal
 from cube.format.conventions import convention_attributes
+from cube.format.documents import parse_object
 from cube.format.layout import FORMAT, constant_arrays, definition_arrays, label_arrays, original_arrays
 from cube.format.originals import HEADERS, ORIGINALS, header_spec
 from cube.format.small import write_array
@@ -175,7 +175,7 @@ class _Outcome:
 def _found_damaged(target: Target) -> bool:
     """Tell whether the last verification of a build found something wrong."""
     try:
-        return not json.loads(target.build.read(REPORT))["passed"]
+        return not parse_object(target.build.read(REPORT))["passed"]
     except (FileNotFoundError, ValueError, LookupError, TypeError):
         return False
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from cube.errors import CorruptError, RequestError
 from cube.format.certificate import sealed
+from cube.format.documents import parse_object
 from cube.format.layout import FORMAT
 from cube.format.originals import HEADERS
 from cube.format.target import ROOT, Target
@@ -35,7 +35,7 @@ def read_root(target: Target) -> tuple[bytes, dict[str, Any]]:
 def parse_root(target: Target, data: bytes) -> dict[str, Any]:
     """Return the root document of a cube from its bytes. Raises as ``read_root`` does."""
     try:
-        document: dict[str, Any] = json.loads(data)
+        document = parse_object(data)
         known = document["attributes"]["cube"]["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptError(f"{target.url}/{ROOT} is damaged or not of this package ({error!r})") from None

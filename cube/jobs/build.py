@@ -19,7 +19,8 @@ from cube.convert.plan import Plan, make_plan
 from cube.convert.writer import REPORT, TOLERANT, Tolerance, Written, forget_batches, write_cube
 from cube.errors import RequestError
 from cube.format.target import Target
-from cube.query.filters import select
+from cube.query.choose import days_of
+from cube.query.filters import DATES, select
 from cube.recipes.recipe import Recipe
 from cube.recipes.sections import Incomplete
 from cube.source.inventory import Inventory
@@ -112,6 +113,7 @@ def _choose(recipe: Recipe, inventory: Inventory, choice: Choice) -> Inventory:
             "scene": inventory.scene,
             "number": inventory.number,
             "patch": inventory.patch,
+            **{name: days_of(seasons, _days(recipe), side) for name, side in DATES.items()},
             "split": np.array([splits[str(season), int(scene)] for season, scene in keys]),
         }
         inventory = inventory.take(np.flatnonzero(select(choice.where, fields)))
@@ -120,6 +122,10 @@ def _choose(recipe: Recipe, inventory: Inventory, choice: Choice) -> Inventory:
     if not len(inventory):
         raise RequestError(f"no patch of {inventory.source} is chosen by --where {choice.where!r}")
     return inventory
+
+
+def _days(recipe: Recipe) -> dict[str, dict[str, str]]:
+    return {name: {"start": str(season.start), "end": str(season.end)} for name, season in recipe.seasons.items()}
 
 
 def estimate_build(plan: Plan, client: Client | None, *, sample: int, workers: int, to: str = "") -> Estimate:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 import time
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from cube.errors import TargetError
+from cube.format.documents import parse_object
 from cube.format.target import Target, target_of
 from cube.records.claims import CLAIMS, COPY, stake, standing_claim
 from cube.records.presence import RUNNING, clear_unfinished, living_build, other_signs, present
@@ -118,7 +118,7 @@ def _leftover(target: Target) -> Leftover | None:
 def _planned(target: Target) -> tuple[str, int | None]:
     """Return the recipe of an unfinished build and its number of batches, as far as that is known."""
     try:
-        plan = json.loads(target.build.read(_PLAN))
+        plan = parse_object(target.build.read(_PLAN))
         return str(plan["recipe"]["name"]), int(plan["tasks"])
     except (FileNotFoundError, ValueError, LookupError, TypeError):
         return "", None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 from blake3 import blake3
@@ -17,6 +18,7 @@ from cube.catalog.describe import CATALOG, COLLECTION, describe, publish
 from cube.convert.writer import REPORT
 from cube.errors import CorruptError, RequestError, TargetError
 from cube.format.arrays import ArraySpec, chunk_key
+from cube.format.documents import parse_object, require_object
 from cube.format.originals import HEADERS
 from cube.format.root import read_root
 from cube.format.small import write_array
@@ -46,6 +48,8 @@ _PIECE = 16 * 2**20
 """Bytes of one object that are under way at the same time."""
 _LAST = {COLLECTION: 1, CATALOG: 2}
 """What of a catalog is written after everything that it names."""
+_MOST_REJECTED = 10**7
+"""Files of one reason that are believed."""
 _ROUNDS = 2
 """What the verification finds damaged is written once more."""
 
@@ -148,7 +152,10 @@ def _written(work: _Whole | _Part, client: Client | None, watcher: Watcher) -> t
 def _recipe_of(source: Target) -> Recipe | None:
     """Return the recipe of a cube, where that is still known."""
     document = recipe_document(source)
-    return None if document is None else Recipe.model_validate_json(document)
+    try:
+        return None if document is None else Recipe.model_validate_json(document)
+    except ValueError:
+        return None
 
 
 class _Whole:
@@ -212,8 +219,8 @@ class _Whole:
         if COLLECTION not in keys:
             return ""
         if not self._same_name():
-            counted = json.loads(self.source.stac.read(COLLECTION)).get("patchcube:rejected", {})
-            return _described(self.source, self.to, report, survey, rejected=Counter(counted).elements())
+            document = require_object(self.source.stac.read(COLLECTION), f"{self.source.stac.url}/{COLLECTION}")
+            return _described(self.source, self.to, report, survey, rejected=_reasons(document))
         for key in keys:
             self.to.stac.write(key, self.source.stac.read(key))
         return f"{self.to.stac.url}/{COLLECTION}"
@@ -261,7 +268,9 @@ class _Part:
         for index, data in zip(indexes, self.to.build.read_many([self._key(index) for index in indexes]), strict=True):
             if isinstance(data, OSError):
                 raise data
-            yield index, json.loads(data)["objects"]
+            with suppress(ValueError, LookupError, TypeError, AttributeError):  # a damaged one: its shard is written again
+                objects = parse_object(data)["objects"]
+                yield index, {str(key): int(size) for key, size in objects.items()}
 
     def surveyor(self) -> Surveyor | None:
         """Return what the catalog is made by."""
@@ -271,6 +280,14 @@ class _Part:
     def publish(self, report: Report, survey: Survey | None) -> str:
         """Describe the new cube."""
         return _described(self.source, self.to, report, survey)
+
+
+def _reasons(collection: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the reason of every file that a catalog counts as rejected; a count that is none counts nothing."""
+    counted = collection.get("patchcube:rejected")
+    for reason, count in counted.items() if isinstance(counted, dict) else ():
+        if isinstance(count, int):
+            yield from repeat(reason, min(count, _MOST_REJECTED))
 
 
 def _described(source: Target, to: Target, report: Report, survey: Survey | None, *, rejected: Iterable[str] = ()) -> str:

@@ -27,6 +27,7 @@ from cube.format.arrays import (
     values_digest,
 )
 from cube.format.certificate import certificate, pixels_digest, seal
+from cube.format.documents import parse_object
 from cube.format.layout import tile_layout
 from cube.format.originals import HEADERS, ORIGINALS, header_keys, header_spec, pack_headers
 from cube.format.small import read_array
@@ -97,7 +98,7 @@ def plan_subset(source: Target, data: bytes, root: Mapping[str, Any], where: str
             if values_digest(values[spec.path]) != facts["certificate"]["arrays"][spec.path]:
                 raise CorruptError(f"{source.url}/{spec.path}: its values are not those certified; `cube verify` tells more")
     names = [spec.path for spec in specs if spec.dimensions[0] == "patch" and spec.path in values and "/" not in spec.path]
-    rows = select_patches(values.__getitem__, names, where)
+    rows = select_patches(values.__getitem__, names, where, seasons=facts["seasons"])
     if not len(rows):
         raise RequestError(f"no patch of {source.url} is chosen by --where {where!r}")
     per_patch = {spec.path for spec in specs if spec.dimensions[0] == "patch"}
@@ -211,6 +212,6 @@ def subset_documents(subset: Subset) -> tuple[dict[str, bytes], bytes]:
 def recipe_document(source: Target) -> str | None:
     """Return the recipe a cube was built with, as JSON; None where its build records are gone or damaged."""
     try:
-        return json.dumps(json.loads(source.build.read("plan.json"))["recipe"])
+        return json.dumps(parse_object(source.build.read("plan.json"))["recipe"])
     except (FileNotFoundError, ValueError, LookupError, TypeError):
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from cube.errors import FilterError, RequestError
 from cube.geo.polygons import bounds
 from cube.geo.projection import numbered
-from cube.query.filters import CLASS, check_fields, clauses_of, matching, parse
+from cube.query.filters import CLASS, DATES, MAIN_CLASS, check_fields, clauses_of, matching, parse
 
 Array = NDArray[Any]
 Box = tuple[float, float, float, float]
 """West, south, east and north in degrees; a box whose west is greater than its east crosses the antimeridian."""
 
 
-def select_patches(
+def select_patches(  # noqa: PLR0913 (each is a keyword of its own)
     labels: Callable[[str], Array],
     names: Sequence[str],
     where: str | None = None,
@@ -26,11 +26,13 @@ def select_patches(
     *,
     size: int = 0,
     shares: Callable[[str], Array] | None = None,
+    seasons: Mapping[str, Mapping[str, str]] | None = None,
 ) -> NDArray[np.int64]:
     """Return the positions of the chosen patches, in order.
 
     ``labels`` reads one label (patch, …) by name, ``names`` are those there are, ``size`` is the side of a patch in pixels,
-    ``shares`` reads what part of each patch a class covers (patch), by a field such as ``class:Urban``.
+    ``shares`` reads what part of each patch a class covers (patch), by a field such as ``class:Urban``, or by ``class`` which
+    class covers most. ``seasons`` gives ``start`` and ``end`` of each season, as a root document has them.
     Raises ``FilterError`` for a filter that cannot be read or names what is not there, ``RequestError`` for a box that is
     none, or patches without a place on Earth.
     """
@@ -38,11 +40,14 @@ def select_patches(
     if where is not None:
         expression = parse(where)
         asked = {clause.field for clause in clauses_of(expression)}
-        of_classes = {name for name in asked if shares is not None and name.startswith(CLASS)}
+        of_classes = {name for name in asked if shares is not None and (name.startswith(CLASS) or name == MAIN_CLASS)}
         of_modalities = {name for name in asked - of_classes if name.partition(":")[0] in names and ":" in name}
-        check_fields(clauses_of(expression), [*names, *of_classes, *of_modalities])
+        more = [MAIN_CLASS] if shares is not None else []
+        dated = DATES if seasons and "season" in names else {}
+        check_fields(clauses_of(expression), [*names, *of_classes, *of_modalities, *dated, *more])
         read = shares or labels
-        fields = {name: read(name) if name in of_classes else _column(name, labels) for name in asked}
+        fields = {name: read(name) if name in of_classes else _column(name, labels) for name in asked - dated.keys()}
+        fields |= {name: days_of(labels("season"), seasons or {}, DATES[name]) for name in asked & dated.keys()}
         rows = rows[matching(expression, fields, {})]
     if bbox is not None:
         if "transform" not in names:
@@ -52,6 +57,12 @@ def select_patches(
         crs = numbered(labels("epsg"), index)[rows]
         rows = rows[meets(bounds(crs, labels("transform")[rows], size, known), bbox)]
     return rows
+
+
+def days_of(season: Array, seasons: Mapping[str, Mapping[str, str]], side: str) -> Array:
+    """Return the first or last day (patch) of the season of each patch, as NumPy dates; ``side`` is ``start`` or ``end``."""
+    names, places = np.unique(season, return_inverse=True)
+    return np.array([seasons[str(name)][side] for name in names], "datetime64[D]")[places]
 
 
 def as_slice(rows: NDArray[np.int64]) -> slice | NDArray[np.int64]:

@@ -8,6 +8,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from fnmatch import fnmatchcase
 from functools import reduce
 from typing import Any
@@ -17,15 +18,22 @@ from numpy.typing import NDArray
 
 from cube.errors import FilterError
 
+DATES = {"start_datetime": "start", "end_datetime": "end"}
+"""Fields that are the first and the last day of a patch's season."""
+MAIN_CLASS = "class"
+"""The field that is the class which covers most of a patch, in one word; as column of the table, ``patchcube:class``."""
 CLASS = "class:"
 """Begins the field that is a class's share of a patch's pixels, and the column it is kept in: ``class:LEGEND:word``."""
 _FIELD = r'class:(?:\w+:)?(?:\w+|"[^"]*")|[A-Za-z_]\w*(?::\w+)?'
-_SIGN = r"\s*+(?P<operator><=|>=|!=|=|<|>)|\s++(?P<not>not\s++)?in\s*+\("
+_SIGN = (
+    r"\s*+(?P<operator><=|>=|!=|=|<|>)|\s++(?P<not>not\s++)?(?:(?P<listed>in\s*+\()|(?P<between>between\s))"
+    r"|\s++is\s++(?P<filled>not\s++)?(?P<null>null)(?=[\s)]|$)"
+)
 _COMPARISON = re.compile(rf"(?P<field>{_FIELD})(?:{_SIGN})\s*+", re.IGNORECASE)
 _BARE = r"""(?:\s++(?!(?:and|or)\s)|[^\s=<>!,()"'])*"""
 _VALUE = re.compile(rf"""\s*(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<bare>{_BARE}))\s*""", re.IGNORECASE)
 _WORD = re.compile(r"\s*(?:(and|or|not)(?=[\s(]|$)|([()]))", re.IGNORECASE)
-_NEGATED = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
+_NEGATED = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">", "null": "filled", "filled": "null"}
 _LONGEST, _DEEPEST = 20_000, 50
 """Characters of a filter, and parentheses within each other."""
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
@@ -40,7 +48,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """One comparison of a field with one or more values."""
+    """One comparison of a field with one or more values; ``null`` and ``filled`` have none."""
 
     field: str
     operator: str
@@ -118,28 +126,44 @@ class _Parser:
         self.at = match.end()
         return True
 
-    def _comparison(self) -> Clause:
+    def _comparison(self) -> Expression:
         begun = self.at
         while self.at < len(self.text) and self.text[self.at].isspace():
             self.at += 1
         match = _COMPARISON.match(self.text, self.at)
         if match is None:
             raise self._unread(begun)
-        self.at = match.end()
+        self.at, field = match.end(), _field(match["field"])
+        if match["null"]:
+            return Clause(field, "filled" if match["filled"] else "null", ())
+        if match["between"]:
+            within = self._between(field, begun)
+            return _negated(within) if match["not"] else within
         values = self._values(begun, listed=match["operator"] is None)
         operator_ = match["operator"] or ("!=" if match["not"] else "=")
         if operator_ not in ("=", "!=") and len(values) > 1:
             raise FilterError(f"{self.text[begun : self.at].strip()!r}: only = and != take several values")
-        return Clause(_field(match["field"]), operator_, values)
+        return Clause(field, operator_, values)
+
+    def _between(self, field: str, begun: int) -> Expression:
+        limits = [self._value()]
+        if self._take("and"):
+            limits.append(self._value())
+        if len(limits) != 2 or "" in limits:
+            raise self._unread(begun)
+        return Every((Clause(field, ">=", (limits[0],)), Clause(field, "<=", (limits[1],))))
+
+    def _value(self) -> str:
+        match = _VALUE.match(self.text, self.at)
+        assert match is not None
+        self.at = match.end()
+        quoted = match["double"] if match["double"] is not None else match["single"]
+        return quoted if quoted is not None else match["bare"].strip()
 
     def _values(self, begun: int, *, listed: bool) -> tuple[str, ...]:
         values = []
         while True:
-            match = _VALUE.match(self.text, self.at)
-            assert match is not None
-            quoted = match["double"] if match["double"] is not None else match["single"]
-            values.append(quoted if quoted is not None else match["bare"].strip())
-            self.at = match.end()
+            values.append(self._value())
             if not self.text.startswith(",", self.at):
                 break
             self.at += 1
@@ -237,6 +261,8 @@ def _like(name: str, words: list[str]) -> str:
 
 
 def _matches(clause: Clause, column: Array, known: Iterable[str] | None) -> NDArray[np.bool_]:
+    if clause.operator in ("null", "filled"):
+        return np.asarray(_empty(column) == (clause.operator == "null"))
     if column.dtype.kind in "OU":
         if clause.operator in _OPERATORS:
             raise FilterError(f"{clause.field} is a text: only = and != compare it")
@@ -247,11 +273,18 @@ def _matches(clause: Clause, column: Array, known: Iterable[str] | None) -> NDAr
                 raise FilterError(f"no {clause.field} is {value!r}{_hint(value, words.tolist()[:20])}")
         found = np.isin(column.astype(str), [word for alike in meant.values() for word in alike])
     else:
-        numbers = [_number(clause, value) for value in clause.values]
+        numbers: list[Any] = [(_date if column.dtype.kind == "M" else _number)(clause, value) for value in clause.values]
         if clause.operator in _OPERATORS:
             return np.asarray(_OPERATORS[clause.operator](column, numbers[0]))
         found = np.isin(column, numbers)
     return found if clause.operator == "=" else ~found
+
+
+def _empty(column: Array) -> NDArray[np.bool_]:
+    """Return where a column has no value: NaN, no date, or no text."""
+    if column.dtype.kind in "OU":
+        return np.array([value is None or value == "" for value in column.tolist()], bool)
+    return np.asarray(column != column)  # noqa: PLR0124 (true of NaN and of no date alone)
 
 
 def _like_words(value: str, words: NDArray[np.str_]) -> list[str]:
@@ -264,6 +297,13 @@ def _like_words(value: str, words: NDArray[np.str_]) -> list[str]:
 def is_pattern(value: str) -> bool:
     """Tell whether a value stands for all texts of a form."""
     return "*" in value or "?" in value
+
+
+def _date(clause: Clause, value: str) -> np.datetime64:
+    try:
+        return np.datetime64(date.fromisoformat(value), "D")
+    except ValueError:
+        raise FilterError(f"{clause.field} is a date, {value!r} is none: write one such as 2017-06-01") from None
 
 
 def _number(clause: Clause, value: str) -> float:

@@ -12,11 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cube.errors import RequestError
+from cube.errors import FilterError, RequestError
 from cube.format.target import Target
 from cube.query.choose import Box, meets
 from cube.query.filters import (
     CLASS,
+    DATES,
+    MAIN_CLASS,
     Clause,
     Expression,
     check_fields,
@@ -27,7 +29,7 @@ from cube.query.filters import (
     matching,
     parse,
 )
-from cube.query.table import VALUES, class_columns, open_table, own_facts
+from cube.query.table import MAIN, VALUES, class_columns, open_table, own_facts
 from cube.store.parquet import ColumnFile
 
 Array = NDArray[Any]
@@ -41,8 +43,12 @@ FIELDS = {
     "epsg": "proj:code",
     "lon": "proj:centroid.lon",
     "lat": "proj:centroid.lat",
+    MAIN_CLASS: MAIN,
+    **{name: name for name in DATES},
 }
 """Field of a filter → column of the table."""
+BY_MODALITY = ("present", "nan_count", "zero_count", "saturated_count")
+"""Fields that have a value for each modality: ``nan_count:s1``."""
 SUMMARY = ("id", "patchcube:season", "patchcube:scene", "patchcube:split", "patchcube:class", "proj:centroid")
 """What a person wants to see of a patch."""
 _SIDES = ("bbox.xmin", "bbox.ymin", "bbox.xmax", "bbox.ymax")
@@ -141,8 +147,17 @@ def _columns(file: ColumnFile, clauses: Iterable[Clause]) -> dict[str, str]:
     known = {field: column for field, column in FIELDS.items() if column.partition(".")[0] in there}
     fields = dict.fromkeys(clause.field for clause in clauses)
     known |= {field: class_column(field, class_columns(file)) for field in fields if field.startswith(CLASS)}
+    known |= {field: _of_modality(file, *field.split(":")) for field in fields if field.partition(":")[0] in BY_MODALITY}
     check_fields(clauses, known)
     return {field: known[field] for field in fields}
+
+
+def _of_modality(file: ColumnFile, label: str, modality: str = "") -> str:
+    """Return the column of a field such as ``nan_count:s1``. Raises ``FilterError`` where it names no modality."""
+    known = [child.name for child in file.schema.field(f"patchcube:{label}").type]
+    if modality not in known:
+        raise FilterError(f"{label} holds a value for each modality: name one, such as {label}:{known[0]}")
+    return f"patchcube:{label}.{modality}"
 
 
 def _may_hold(file: ColumnFile, expression: Expression, columns: Mapping[str, str], group: int) -> bool:
@@ -152,7 +167,7 @@ def _may_hold(file: ColumnFile, expression: Expression, columns: Mapping[str, st
 
 def _reached(file: ColumnFile, clause: Clause, columns: Mapping[str, str], group: int) -> bool:
     """Tell whether a row group may hold a row that passes a comparison."""
-    limits = file.limits(columns[clause.field], group)
+    limits = file.limits(columns[clause.field], group) if clause.values else None
     if limits is None:
         return True
     passes, values = _REACHES[clause.operator], [_as(type(limits[0]), value) for value in clause.values]
@@ -192,6 +207,8 @@ def _values(table: Any, column: str) -> Array:
     if name == FIELDS["epsg"]:
         codes = pc.replace_substring(values, "EPSG:", "")
         return np.asarray(codes.cast(pa.int32()).fill_null(0).to_numpy())
+    if pa.types.is_timestamp(values.type):
+        return np.asarray(values.to_numpy(zero_copy_only=False)).astype("datetime64[D]")
     return np.asarray(values.to_numpy(zero_copy_only=False))
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cube.errors import CorruptError, RequestError
-from cube.query.filters import CLASS, class_column
+from cube.format.documents import require_object
+from cube.query.filters import CLASS, MAIN_CLASS, class_column
 from cube.store.parquet import ColumnFile
 from cube.store.protocol import Store
 
@@ -17,6 +17,8 @@ TABLE = "items.parquet"
 """The table of all patches, in the folder of the catalog."""
 FACTS = "patchcube"
 """Key of this package's own facts in the metadata of the table."""
+MAIN = "patchcube:class"
+"""Column of the class that covers most of a patch."""
 DIGEST = "pixels_digest"
 VALUES = "values"
 
@@ -38,8 +40,7 @@ def own_facts(file: ColumnFile) -> dict[str, Any]:
     known = (file.schema.metadata or {}).get(FACTS.encode())
     if known is None:
         raise CorruptError(f"{file.url} is no table of patches of this package: it has no key {FACTS!r}")
-    facts: dict[str, Any] = json.loads(known)
-    return facts
+    return require_object(known, f"{file.url}: what its key {FACTS!r} says")
 
 
 def class_columns(file: ColumnFile) -> list[str]:
@@ -47,11 +48,15 @@ def class_columns(file: ColumnFile) -> list[str]:
     return [name for name in file.schema.names if name.startswith(CLASS)]
 
 
-def read_shares(file: ColumnFile, field: str) -> NDArray[np.float32]:
+def read_shares(file: ColumnFile, field: str) -> NDArray[Any]:
     """Return the shares (patch) of the class that a field such as ``class:Urban`` means; NaN where there is no image.
+    Of the field ``class``, the class (patch) that covers most; empty where there is none.
 
     Raises ``FilterError`` for a class that is unknown or may be several.
     """
+    if field == MAIN_CLASS:
+        words: NDArray[Any] = file.read([MAIN], file.groups)[MAIN].fill_null("").to_numpy(zero_copy_only=False)
+        return words.astype(str)
     column = class_column(field, class_columns(file))
     values: NDArray[np.float32] = file.read([column], file.groups)[column].to_numpy()
     return values

@@ -152,7 +152,9 @@ class CubeBackend(BackendEntrypoint):
         dropped |= set(source.modalities) - set(modalities) if modalities else set()
         rows = None
         if where is not None or bbox is not None:
-            rows = select_patches(source.value, source.labels, where, bbox, size=source.size, shares=source.shares)
+            rows = select_patches(
+                source.value, source.labels, where, bbox, size=source.size, shares=source.shares, seasons=source.seasons
+            )
         variables = {path: _variable(source, spec, cache_bytes) for path, spec in source.specs.items() if path not in dropped}
         pixels = {name: variables.pop(name) for name in source.modalities if name in variables}
         attributes = {name: value for name, value in source.attributes.items() if name != "coordinates"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from cube.errors import CorruptError, RequestError
 from cube.format.arrays import ArraySpec, read_spec, values_digest
 from cube.format.certificate import sealed
+from cube.format.documents import misshapen_stac, parse_object, require_object
 from cube.format.layout import FORMAT, tile_layout
 from cube.format.root import require_expected
 from cube.format.small import read_array
@@ -109,6 +109,12 @@ class Source:
         return modalities
 
     @property
+    def seasons(self) -> dict[str, dict[str, str]]:
+        """Season → its first and last day, as ``start`` and ``end``."""
+        seasons: dict[str, dict[str, str]] = self.attributes["cube"]["seasons"]
+        return seasons
+
+    @property
     def labels(self) -> list[str]:
         """Names of the per-patch labels."""
         return [p for p, spec in self.specs.items() if spec.dimensions[:1] == ("patch",) and p not in self.modalities]
@@ -130,6 +136,7 @@ class Source:
 
     def shares(self, field: str) -> Array:
         """Return what part of each patch (patch) the class covers that a field such as ``class:Urban`` means; NaN in gaps.
+        Of ``class``, the class (patch) that covers most.
 
         Read from the table in the catalog beside the cube. Raises ``FilterError`` for a class that is unknown or may be
         several, ``RequestError`` if there is no table or it is of another cube.
@@ -179,7 +186,7 @@ def read_root(url: str, options: Mapping[str, Any] | None = None, expect: str | 
 def _parsed(url: str, data: bytes) -> Any:
     """Parse a root document. Raises ``CorruptError`` for one of this package that is not what was sealed."""
     try:
-        document = json.loads(data)
+        document = parse_object(data)
     except ValueError as error:
         raise CorruptError(f"{url}/{ROOT} is damaged ({error})") from None
     if _known(document) and not sealed(data):
@@ -204,7 +211,8 @@ def source_of(root: Root) -> Source | None:
 
 def _known(document: Mapping[str, Any]) -> bool:
     """Tell whether a root document is of a format that this version reads."""
-    facts = document.get("attributes", {}).get("cube")
+    attributes = document.get("attributes")
+    facts = attributes.get("cube") if isinstance(attributes, Mapping) else None
     known = str(facts.get("format", "")) if isinstance(facts, Mapping) else ""  # others may call something "cube", too
     return known.partition(".")[0] == FORMAT.partition(".")[0]
 
@@ -220,7 +228,9 @@ def open_source(url: str, options: Mapping[str, Any] | None = None, expect: str 
 def _asset(url: str, options: Mapping[str, Any] | None) -> str:
     """Return where the Zarr asset of a STAC document lies."""
     folder, _, name = url.rpartition("/")
-    document = json.loads(open_store(folder or ".", options=options).read(name))
+    document = require_object(open_store(folder or ".", options=options).read(name), url)
+    if said := misshapen_stac(document):
+        raise CorruptError(f"{url} is no STAC document: {said}")
     for asset in document.get("assets", {}).values():
         if str(asset.get("type", "")).startswith("application/vnd.zarr"):
             return resolved(url, asset["href"])

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 
 from cube.errors import TargetError
+from cube.format.documents import parse_object
 from cube.format.target import Target
 from cube.store.protocol import Store
 
@@ -66,7 +67,7 @@ def _taken(target: Target, claim: Claim, plan: str) -> TargetError:
 
 def _read(build: Store, key: str, data: bytes) -> Claim:
     try:
-        document = json.loads(data)
+        document = parse_object(data)
         number = int(key.rpartition("/")[2].removesuffix(".json"))
         return Claim(number, str(document["plan"]), bool(document["publishing"]))
     except (ValueError, LookupError, TypeError):

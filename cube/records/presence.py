@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import psutil
 
+from cube.format.documents import parse_object
 from cube.format.target import UNFINISHED, Target
 from cube.store.protocol import Store
 from cube.store.urls import is_local, open_store
@@ -126,7 +127,7 @@ def _is_gone(data: bytes) -> bool:
 def _process(data: bytes) -> int | None:
     """Return the number of the process that a sign is of; None if it is one of another machine, or damaged."""
     try:
-        sign, here = json.loads(data), _self()
+        sign, here = parse_object(data), _self()
         near = (sign["host"], sign["namespace"]) == (here["host"], here["namespace"])
         return int(sign["process"]) if near else None
     except (ValueError, LookupError, TypeError):
@@ -135,7 +136,7 @@ def _process(data: bytes) -> int | None:
 
 def _who(data: bytes) -> str:
     try:
-        sign = json.loads(data)
+        sign = parse_object(data)
         return f"{sign['host']}:{sign['process']}"
     except (ValueError, LookupError, TypeError):
         return "unknown"

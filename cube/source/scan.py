@@ -95,7 +95,7 @@ class _Sorting:
 
     def add(self, entry: Entry) -> None:
         match = self.names.read(entry.key)
-        if match is None:
+        if match is None or not _spelled(entry.key):
             self._set_aside(entry)
             return
         key = self.names.seasons[match["season"]], int(match["scene"]), int(match["patch"])
@@ -117,7 +117,10 @@ class _Sorting:
             self.ignored += 1
         else:
             detail = f"fits neither the pattern of recipe {self.recipe.name!r} nor its list of files to ignore"
-            self.rejected.append(Rejected(entry.key, "wrong name", detail))
+            if not _spelled(entry.key):
+                detail = "its path is no UTF-8, so no cube can keep it: rename the file, or the folder it lies in"
+            shown = entry.key.encode("utf-8", "backslashreplace").decode()
+            self.rejected.append(Rejected(shown, "wrong name", detail))
 
     def _drop_duplicates(self) -> None:
         for (key, place), entries in self._duplicates.items():
@@ -163,6 +166,17 @@ class _Sorting:
         patches = Counter(season for season, _, _ in keys)
         scenes = Counter(season for season, _ in {key[:2] for key in keys})
         return {name: (scenes[place], patches[place]) for place, name in enumerate(self.recipe.seasons)}
+
+
+def _spelled(key: str) -> bool:
+    """Tell whether a path is text: the names of a disk may be any bytes."""
+    if key.isascii():
+        return True
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _size_rejection(entry: Entry, expected: Expectation) -> Rejected:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from cube.errors import CorruptError
 from cube.format.arrays import ArraySpec, chunk_key, read_spec, values_digest
 from cube.format.certificate import pixels_digest
+from cube.format.documents import parse_object
 from cube.format.layout import tile_layout
 from cube.format.originals import HEADERS, ORIGINALS, PIXELS, header_keys
 from cube.format.root import parse_root, read_root, require_expected
@@ -340,6 +340,6 @@ def _digest(document: Mapping[str, Any]) -> str:
 def _repeated(data: bytes, told: Any) -> bool:
     """Tell whether the root repeats a document as it is stored."""
     try:
-        return bool(json.loads(data) == told)
+        return bool(parse_object(data) == told)
     except ValueError:
         return False

@@ -21,7 +21,7 @@ from PIL import Image
 from pydantic import BaseModel
 
 from cube.cli.main import main
-from cube.format.layout import label_arrays, original_arrays, pixel_arrays
+from cube.format.layout import definition_arrays, label_arrays, original_arrays, pixel_arrays
 from cube.recipes import sections
 from cube.recipes.bundled import recipe_names
 from cube.recipes.recipe import Recipe, read_recipe
@@ -229,7 +229,7 @@ def test_every_reason_to_reject_is_explained() -> None:
 
 def test_exit_codes_are_explained() -> None:
     codes = {row[0] for row in rows_of("docs/operations.md")}
-    assert {"0", "1", "2", "130"} <= codes
+    assert {"0", "1", "2", "3", "130"} <= codes
 
 
 # The format
@@ -242,7 +242,8 @@ def test_arrays_are_as_the_format_says() -> None:
         if len(cells) >= 3 and cells[0].startswith("`patch`"):
             dimensions = re.findall(r"`(\w+)`", cells[0])
             said |= {name: (dimensions, cells[1], cells[2].strip("`").lower()) for name in re.findall(r"`([\w/]+)`", names)}
-    specs = [*pixel_arrays(recipe, 9), *label_arrays(recipe, 9), *original_arrays(recipe, 9)]
+    label, _ = definition_arrays(recipe, 9, ["a definition"])
+    specs = [*pixel_arrays(recipe, 9), *label_arrays(recipe, 9), label, *original_arrays(recipe, 9)]
     written = {}
     for spec in specs:
         kind = np.dtype(spec.dtype)

@@ -93,6 +93,6 @@ def test_bad_files_among_good_ones_are_rejections(tmp_path: Path, recipe: str, m
     for path in bad:
         path.write_bytes(b"II*\0" + path.read_bytes()[4:200])
     result = build(recipe, made, tmp_path / "a.zarr")
-    assert result.exit_code == 0, result.stderr
+    assert result.exit_code == 3, result.stderr
     files = [item for item in json.loads(result.stdout)["rejected"] if item[0].endswith(".tif")]
     assert len(files) == len(bad) == 6

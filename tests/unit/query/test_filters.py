@@ -100,6 +100,12 @@ def test_parsing() -> None:
         ("scene=one", "scene is a number, 'one' is none"),
         ("scene=1,", "scene is a number, '' is none"),
         ("scene=nan", "scene is a number, 'nan' is none"),
+        ("scene between 1", "cannot read 'scene between 1'"),
+        ("scene between 1 or 2", "cannot read"),
+        ("scene between and 2", "cannot read"),
+        ("scene is", "cannot read"),
+        ("scene is nul", "cannot read"),
+        ("scene is nullable", "cannot read"),
         ("__import__('os')=1", "cannot read"),
     ],
 )
@@ -155,6 +161,11 @@ def test_a_class_is_named_as_the_page_shows_it() -> None:
 WORDS, NUMBERS = ["dry", "wet", "cold"], [1, 7, 40]
 
 
+def between(word: str, low: int, high: int) -> tuple[str, str]:
+    theirs = f"{low} <= scene <= {high}"
+    return f"scene {word}{low} and {high}", f"not ({theirs})" if word.startswith("not") else theirs
+
+
 def compared(field: str, sign: str, value: object) -> tuple[str, str]:
     return f"{field}{sign}{value}", f"{field} {'==' if sign == '=' else sign} {value!r}"
 
@@ -167,6 +178,7 @@ def joined(shape: str, *parts: tuple[str, str]) -> tuple[str, str]:
 COMPARISONS = st.one_of(
     st.builds(compared, st.just("season"), st.sampled_from(["=", "!="]), st.sampled_from(WORDS)),
     st.builds(compared, st.just("scene"), st.sampled_from(["=", "!=", "<", "<=", ">", ">="]), st.sampled_from(NUMBERS)),
+    st.builds(between, st.sampled_from(["between ", "not between "]), st.sampled_from(NUMBERS), st.sampled_from(NUMBERS)),
     st.lists(st.sampled_from(WORDS), min_size=1).map(lambda words: (f"season in ({', '.join(words)})", f"season in {words}")),
 )
 EXPRESSIONS = st.recursive(
@@ -195,3 +207,39 @@ def test_no_filter_takes_long_to_read(text: str) -> None:
     with suppress(FilterError):
         parse(text)
     assert time.process_time() - begun < 1  # some were read in 8 s
+
+
+GAPS = {
+    "lat": np.array([1.0, np.nan, 3.0]),
+    "class": np.array(["urban", None, ""], object),
+    "split": np.array(["train", "", "test"]),
+    "scene": np.array([1, 2, 3]),
+    "start": np.array(["2017-06-01", "NaT", "2017-12-01"], "datetime64[D]"),
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("lat is null", [1]),
+        ("lat IS NOT NULL", [0, 2]),
+        ("not lat is null", [0, 2]),
+        ("class is null", [1, 2]),
+        ("split is null or scene=3", [1, 2]),
+        ("(scene is null)", []),
+        ("start is null", [1]),
+        ("start>=2017-06-02", [2]),
+        ("start=2017-06-01", [0]),
+        ("start between 2017-06-01 and 2017-12-01", [0, 2]),
+        ("lat not between 2 and 4", [0]),
+        ("lat between 0 and 1.5 and split=train", [0]),
+    ],
+)
+def test_what_is_not_there_and_dates(text: str, rows: list[int]) -> None:
+    assert np.flatnonzero(select(text, GAPS)).tolist() == rows
+
+
+@pytest.mark.parametrize("value", ["summer", "2017", "2017-13-01", "17-06-01", "1"])
+def test_what_is_no_date(value: str) -> None:
+    with pytest.raises(FilterError, match=r"start is a date, .* is none: write one such as 2017-06-01"):
+        select(f"start>{value}", GAPS)

@@ -41,6 +41,16 @@ FILTERS = [
     "lat>0 and lon<=20",
     "epsg=32632",
     "epsg!=32632",
+    "lat is null",
+    "lat is not null and not class is null",
+    "class=urban*",
+    "class!=urban_and_built_up_lands",
+    "nan_count:s1>0",
+    "nan_count:s1=0 and saturated_count:s2 between 1 and 9",
+    "present:lc=true and not zero_count:s1=0",
+    "start_datetime>2017-05-01",
+    "end_datetime between 2017-01-01 and 2017-07-01",
+    "scene not between 2 and 14",
 ]
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from distributed import Client, LocalCluster
 from making import Made
 
 from cube import open_cube
@@ -121,3 +122,21 @@ def test_lines_of_the_user_guide_give_what_they_give_in_memory(cube: xr.Dataset,
     part = cube["s2"].isel(s2_band=0, patch=slice(0, 8), drop=True)
     lazy, loaded = LINES[line](part), LINES[line](part.load())
     np.testing.assert_allclose(lazy.compute().values, loaded.values)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Client]:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as processes, Client(processes) as client:
+        yield client
+
+
+@pytest.mark.parametrize("form", ["open_cube, chunked", "engine, chunks={}", "open_zarr, its line"])
+def test_the_same_lines_on_a_cluster(cluster: Client, tiny_cube: Built, made: Made, form: str) -> None:
+    cube = FORMS[form](tiny_cube.url)
+    for line in LINES.values():
+        part = cube["s2"].isel(s2_band=0, patch=slice(0, 8), drop=True)
+        loaded = line(part.compute(scheduler="synchronous"))
+        np.testing.assert_allclose(cluster.compute(line(part)).result().values, loaded.values)
+    means = cluster.compute(cube["s2"].groupby("season").mean()).result()
+    for season in means["season"].values.tolist():
+        np.testing.assert_allclose(means.sel(season=season), made.array("s2")[rows_of(made, season)].mean(axis=0), rtol=1e-6)
