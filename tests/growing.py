@@ -31,7 +31,8 @@ from cube.format.arrays import (
     values_digest,
 )
 from cube.format.certificate import certificate, pixels_digest, seal
-from cube.format.layout import ORIGINALS
+from cube.format.layout import constant_arrays, label_arrays
+from cube.format.originals import ORIGINALS
 from cube.format.root import read_root
 from cube.format.target import ROOT, Target
 from cube.format.tiles import ShardWriter
@@ -182,8 +183,10 @@ def _continue(plan: Plan, batch: Batch, kept: int, source: Store, target: Target
             writer.finish()
     header = _header(plan)
     key = chunk_key(header.path, (batch.index, 0, 0))
-    before = decode_chunk(header, target.cube.read(key))[:kept]
-    target.cube.write(key, encode_chunk(header, np.concatenate([before, columns.headers])))
+    headers = decode_chunk(header, target.cube.read(key)).copy()
+    for (slot, place), data in columns.headers.items():
+        headers[kept + slot, place, : len(data)] = np.frombuffer(data, np.uint8)
+    target.cube.write(key, encode_chunk(header, headers))
     return columns.document()
 
 
@@ -203,7 +206,8 @@ def _publish(plan: Plan, standing: Standing, new: dict[str, np.ndarray], target:
     for spec in grown:
         target.cube.write(f"{spec.path}/zarr.json", stored[f"{spec.path}/zarr.json"])
     pixels = pixels_digest(values["patch"], values["digest"])
-    attributes = root_attributes(plan, certificate(pixels, digests, stored))
+    listed = [*label_arrays(plan.recipe, plan.patches), *(spec for spec, _ in constant_arrays(plan.recipe))]
+    attributes = root_attributes(plan, [spec.path for spec in listed], certificate(pixels, digests, stored))
     consolidated = {"kind": "inline", "must_understand": False, "metadata": documents}
     root = seal({**group_document(attributes), "consolidated_metadata": consolidated})
     if target.cube.read(ROOT) != standing.root:

@@ -303,7 +303,7 @@ def _date(clause: Clause, value: str) -> np.datetime64:
     try:
         return np.datetime64(date.fromisoformat(value), "D")
     except ValueError:
-        raise FilterError(f"{clause.field} is a date, {value!r} is none: write one such as 2017-06-01") from None
+        raise FilterError(f"{clause.field} is a date, {value!r} is none: write one such as 2021-06-01") from None
 
 
 def _number(clause: Clause, value: str) -> float:

@@ -13,7 +13,7 @@ from making import BANDS, DTYPES, LAND_COVER, SEEDS, Built, Made, Scene, build, 
 
 PER_PATCH = {
     "patch", "season", "scene", "number", "split", "epsg", "transform", "lon", "lat", "present",
-    "nan_count", "zero_count", "saturated_count", "digest",
+    "nan_count", "zero_count", "saturated_count", "digest", "kept",
 }  # fmt: skip
 SCHEMES = ("IGBP", "LCCS_LC", "LCCS_LU", "LCCS_SH")
 PER_SCHEME = {f"{scheme}_{kind}" for scheme in SCHEMES for kind in ("code", "name", "color")}
