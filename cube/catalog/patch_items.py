@@ -101,7 +101,8 @@ def patch_text(item: Document) -> str:
     lines = [f"{item['id']}: {known['patchcube:season']}, scene {known['patchcube:scene']}{split}"]
     if "proj:centroid" in known:
         centre = known["proj:centroid"]
-        lines.append(f"Longitude {centre['lon']:.5f}, latitude {centre['lat']:.5f} ({known['proj:code']})")
+        crs = known.get("proj:code") or "a CRS without an EPSG code"
+        lines.append(f"Longitude {centre['lon']:.5f}, latitude {centre['lat']:.5f} ({crs})")
     present = known["patchcube:present"]
     lines.append("Has " + ", ".join(name for name, there in present.items() if there))
     if not all(present.values()):

@@ -6,14 +6,13 @@ always stored, a further one only where a header reaches into it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
 from blake3 import blake3
-from numpy.typing import NDArray
 
-from cube.format.arrays import ArraySpec, chunk_key, decode_chunk, encode_chunk
+from cube.format.arrays import ArraySpec, chunk_key, encode_chunk
 
 ORIGINALS = "originals"
 """Group that keeps what the source files hold besides pixels."""
@@ -55,11 +54,6 @@ def pack_headers(spec: ArraySpec, index: int, headers: Mapping[tuple[int, int], 
 def header_keys(spec: ArraySpec, index: int, sizes: Iterable[int]) -> list[str]:
     """Return the keys of a batch's headers, by their lengths."""
     return [chunk_key(spec.path, (index, 0, place)) for place in range(_chunks(spec, sizes))]
-
-
-def unpack_headers(spec: ArraySpec, chunks: Sequence[bytes]) -> NDArray[np.uint8]:
-    """Return the headers (patch, modality, byte) of a batch from its chunks. Raises ``CorruptError`` if one is damaged."""
-    return np.concatenate([decode_chunk(spec, data) for data in chunks], axis=-1)
 
 
 def _chunks(spec: ArraySpec, sizes: Iterable[int]) -> int:

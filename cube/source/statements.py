@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections.abc import Iterator, Mapping
@@ -95,9 +96,11 @@ def _items(text: str) -> Iterator[tuple[str, int, float]]:
         role, band = _ROLE.search(attributes), _BAND.search(attributes)
         if role and band:
             try:
-                yield role[1], int(band[1]), float(value)
+                number = float(value)
             except ValueError:
                 continue
+            if math.isfinite(number):
+                yield role[1], int(band[1]), number
 
 
 def _colors(data: bytes, order: str, entry: Entry | None) -> tuple[str, ...]:

@@ -113,10 +113,12 @@ class Entry:
 
 
 def entries(data: bytes) -> Iterator[Entry]:
-    """Yield the tags of the first directory. Raises ``struct.error`` where it is damaged."""
+    """Yield the tags of the first directory, as far as they are there."""
     form = _Form(data)
     at, count = form.start(form.first)
     for place in range(at, at + count * form.step, form.step):
+        if place + form.step > len(data):
+            return
         tag, kind, length = struct.unpack_from(form.entry, data, place)
         if kind in _BYTES:
             yield Entry(tag, kind, length, form.value(place, kind, length))
@@ -131,11 +133,13 @@ def later_subfiles(data: bytes) -> Iterator[int]:
     """Yield what the directories behind the first say they are, as TIFF's tag 254 has it."""
     form = _Form(data)
     seen: set[int] = set()
+    left = _MOST_IN_ALL
     try:
         directory = form.next(*form.start(form.first))
-        while directory and directory not in seen and len(seen) < _MOST_DIRECTORIES:
+        while directory and directory not in seen and len(seen) < _MOST_DIRECTORIES and left > 0:
             seen.add(directory)
             at, count = form.start(directory)
+            left -= count
             for place in range(at, at + min(count, _MOST_ENTRIES) * form.step, form.step):
                 tag, kind, _ = struct.unpack_from(form.entry, data, place)
                 if tag == _SUBFILE and kind in (3, 4):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rasterio.transform import Affine
 
 from cube.source.rasters import RasterReader, read_raster
 from cube.source.statements import statement_attributes, statement_text
+from cube.source.tiff_header import later_subfiles
 
 PLACE = Affine(10, 0, 6e5, 0, -10, 54e5)
 PIXELS = np.arange(2 * 16 * 16, dtype="uint8").reshape(2, 16, 16)
@@ -95,3 +97,33 @@ def test_what_is_damaged_says_nothing(tmp_path: Path, tag: bytes) -> None:
         if data[entry : entry + 2] == b"\x53\x01":  # the last tag but those of the place: the format of the samples
             data[entry : entry + 12] = tag + (b"\3\0" if tag == b"\x40\x01" else b"\2\0") + b"\x30\0\0\0" + b"\xff\xff\xff\x7f"
     assert read_raster(bytes(data)).statements == ()
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e999", "many"])
+def test_a_scale_that_is_no_number_says_nothing(tmp_path: Path, value: str) -> None:
+    path = written(tmp_path)
+    with rasterio.open(path, "r+") as image:
+        image.scales = (0.5, 0.5)
+    data = path.read_bytes()
+    said = data.replace(b'role="scale">0.5<', b'role="scale">' + value.encode() + b"<")
+    assert len(said) != len(data) or value.encode() in said
+    pad = len(data) - len(said)
+    raster = read_raster(said + bytes(max(pad, 0)))
+    assert "nan" not in statement_text(raster.statements)
+    assert all(name != "scale" or all(map(np.isfinite, numbers)) for name, numbers in raster.statements)
+
+
+def test_many_directories_are_looked_at_in_a_moment(tmp_path: Path) -> None:
+    """A thousand directories of thousands of tags each, all of them the same bytes, shifted by one."""
+    data = bytearray(written(tmp_path).read_bytes())
+    start = int.from_bytes(data[4:8], "little")
+    count = int.from_bytes(data[start : start + 2], "little")
+    behind = start + 2 + 12 * count
+    data[behind : behind + 4] = len(data).to_bytes(4, "little")
+    for _ in range(1000):
+        at = len(data)
+        data += b"\xff\x0f" + bytes(12) + (at + 18).to_bytes(4, "little")
+    data += bytes(4096 * 12)
+    begun = time.process_time()
+    list(later_subfiles(bytes(data)))
+    assert time.process_time() - begun < 0.5
