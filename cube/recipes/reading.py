@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import typing
 from collections.abc import Mapping
@@ -25,8 +26,17 @@ _Loader.yaml_implicit_resolvers = {
     for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null", "merge")}
+_MOST_CHARACTERS = 2**22
 _MOST_NODES = 1_000_000
 """Values in a recipe: far more than any needs, far fewer than a few nested aliases can stand for."""
+
+
+class _Named(io.StringIO):
+    """A text with the name of its file, which messages of YAML give."""
+
+    def __init__(self, text: str, name: str) -> None:
+        super().__init__(text)
+        self.name = name
 
 
 @dataclass(frozen=True)
@@ -110,7 +120,12 @@ def _sibling(path: Path, node: yaml.Node) -> Path:
 def _compose(path: Path) -> yaml.MappingNode:
     try:
         with path.open(encoding="utf-8") as file:
-            node = yaml.compose(file, Loader=_Loader)
+            text = file.read(_MOST_CHARACTERS + 1)
+        if len(text) > _MOST_CHARACTERS:
+            raise RecipeError(f"{path}: more than {_MOST_CHARACTERS:,} characters, so it is no recipe")
+        node = yaml.compose(_Named(text, str(path)), Loader=_Loader)
+    except RecursionError:
+        raise RecipeError(f"{path}: too many levels within each other") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not YAML: {error}") from error
     except OSError as error:

@@ -14,13 +14,14 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Dtype = Literal["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
 Incomplete = Literal["fail", "reject", "keep"]
 CODEC = re.compile(r"(?P<name>lz4|zstd)-(?P<level>[1-9])(?P<bit>-bit)?")
+Count = Annotated[int, Field(ge=0, lt=2**31)]
 _GROUPS = ("season", "modality", "scene", "patch")
 
 
 class Section(BaseModel):
     """Unknown keys and other types than those named are refused; a value cannot change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, str_max_length=4096, allow_inf_nan=False)
 
 
 class Source(Section):
@@ -70,9 +71,9 @@ class Season(Section):
     token: str
     start: date
     end: date
-    scenes: int | None = None
+    scenes: Count | None = None
     """Scenes as published."""
-    patches: int | None = None
+    patches: Count | None = None
     """Patches as published."""
 
 
@@ -108,7 +109,7 @@ class Modality(Section):
     """How file names spell it."""
     title: str
     dtype: Dtype
-    fill: int | float | Literal["nan"]
+    fill: int | Annotated[float, Field(allow_inf_nan=True)] | Literal["nan"]
     """What a reader sees where a patch lacks this modality; such patches are marked ``present = False``."""
     units: str
     """CF units."""
@@ -122,7 +123,7 @@ class Modality(Section):
     """Values that are darkest and brightest in overviews; those of the histogram where None."""
     typical_ratio: Annotated[float, Field(gt=0)]
     """Raw bytes to stored bytes, measured on other data, for estimates made without reading a file."""
-    bands: Annotated[tuple[Band, ...], Field(min_length=1)]
+    bands: Annotated[tuple[Band, ...], Field(min_length=1, max_length=1024)]
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
@@ -181,17 +182,17 @@ class Codec(Section):
 class Layout(Section):
     """How the pixels lie on disk."""
 
-    tile: Annotated[int, Field(ge=8)]
+    tile: Annotated[int, Field(ge=8, le=8192)]
     """Height and width of a tile in pixels: the stride at which patches overlap."""
     shard: Annotated[int, Field(ge=1, le=65536)]
     """Patches in a shard."""
-    labels: Annotated[int, Field(ge=1)]
+    labels: Annotated[int, Field(ge=1, le=2**24)]
     """Chunk length of the per-patch coordinates; fixed, so that a cube can grow."""
-    header_bytes: Annotated[int, Field(ge=64)]
-    """Room for the non-pixel bytes of one file."""
-    path_bytes: Annotated[int, Field(ge=16)]
+    header_bytes: Annotated[int, Field(ge=64, le=2**16)]
+    """Bytes of a chunk of the headers: longer ones take several."""
+    path_bytes: Annotated[int, Field(ge=16, le=4096)]
     """Room for the path of one file."""
-    memory_limit_mb: Annotated[int, Field(ge=64)]
+    memory_limit_mb: Annotated[int, Field(ge=64, le=2**24)]
     """Most memory one worker may need."""
     profile: str
     """Name of the default profile."""
@@ -215,12 +216,12 @@ class DemoScene(Section):
     """One made scene."""
 
     season: str
-    scene: int
-    epsg: int
+    scene: Count
+    epsg: Annotated[int, Field(ge=1024, lt=32767)]
     x: float
     y: float
     """Upper left corner of the first patch, in CRS units."""
-    missing: tuple[int, ...] = ()
+    missing: tuple[Count, ...] = ()
     """Patch numbers left out."""
 
 
@@ -228,17 +229,17 @@ class DemoFile(Section):
     """One file of the made data set."""
 
     season: str
-    scene: int
-    patch: int
+    scene: Count
+    patch: Count
     modality: str
 
 
 class Demo(Section):
     """The data set that ``cube demo`` makes."""
 
-    rows: int
-    columns: int
-    grid_width: int
+    rows: Annotated[int, Field(ge=1, le=1024)]
+    columns: Annotated[int, Field(ge=1, le=1024)]
+    grid_width: Annotated[int, Field(ge=1, lt=2**20)]
     """Patches in a row of the numbering."""
     scenes: Annotated[tuple[DemoScene, ...], Field(min_length=1)]
     broken: DemoFile

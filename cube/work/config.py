@@ -83,6 +83,8 @@ def read_config(path: str | Path) -> Config:
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         return Config.model_validate(data if data is not None else {})
+    except RecursionError:
+        raise ConfigError(f"{path}: too many levels within each other") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""

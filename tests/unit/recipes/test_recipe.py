@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from cube.errors import RecipeError, RequestError
 from cube.format.layout import all_arrays, tile_layouts
@@ -340,3 +341,46 @@ def test_the_digest_is_of_everything_a_recipe_says(mini: Path) -> None:
         changed(mini, old, new)
         digests.add(read_recipe(str(mini)).digest)
     assert len(digests) == 4
+
+
+@pytest.mark.parametrize("text", ["[" * 50_000, "a: " + "{b: " * 50_000, "- " * 50_000])
+def test_levels_within_each_other(tmp_path: Path, text: str) -> None:
+    (tmp_path / "deep.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=r"deep\.yaml: (too many levels|not YAML|expected a mapping)"):
+        read_recipe(str(tmp_path / "deep.yaml"))
+
+
+def test_what_is_far_too_long_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "long.yaml").write_text("# " + "x" * 2**22)
+    with pytest.raises(RecipeError, match=r"long\.yaml: more than 4,194,304 characters"):
+        read_recipe(str(tmp_path / "long.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("tile", 8193),
+        ("labels", 2**24 + 1),
+        ("header_bytes", 2**16 + 1),
+        ("path_bytes", 4097),
+        ("memory_limit_mb", 2**24 + 1),
+        ("shard", 65537),
+    ],
+)
+def test_numbers_of_the_layout_have_bounds(key: str, value: int) -> None:
+    layout = read_recipe("sen12ms").layout
+    with pytest.raises(ValidationError, match="less than or equal"):
+        type(layout).model_validate({**layout.model_dump(), key: value})
+
+
+def test_texts_and_numbers_have_bounds() -> None:
+    recipe = read_recipe("sen12ms")
+    modality = recipe.modalities["s2"]
+    for change, message in (
+        ({"title": "x" * 4097}, "at most 4096 characters"),
+        ({"scale": float("inf")}, "finite number"),
+        ({"typical_ratio": float("nan")}, "finite number|greater than 0"),
+        ({"bands": modality.bands * 100}, "at most 1024 items"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            type(modality).model_validate({**{name: getattr(modality, name) for name in type(modality).model_fields}, **change})

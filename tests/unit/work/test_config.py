@@ -111,3 +111,11 @@ def test_a_config_does_not_show_what_it_holds() -> None:
     cluster = ClusterProfile.model_validate({"class": "coiled.Cluster", "options": {"token": SECRET}})
     config = Config(storage={"s3://b": {"secret": SECRET}}, cluster=cluster)
     assert SECRET not in f"{config!r} {config}"
+
+
+def test_levels_within_each_other(tmp_path: Path) -> None:
+    (tmp_path / "deep.yaml").write_text("[" * 50_000)
+    with pytest.raises(
+        ConfigError, match=r"deep\.yaml: (too many levels within each other|not YAML)|deep\.yaml, line 1: not YAML"
+    ):
+        read_config(tmp_path / "deep.yaml")
