@@ -179,7 +179,7 @@ class Plan:
 
 
 def batch_bytes(job: Job, *, spool: int) -> int:
-    """Memory one batch needs on top of the worker itself."""
+    """Memory one batch needs on top of the worker itself; headers longer than a chunk come on top, up to 64 kB a file."""
     layouts = job.layouts.values()
     first = next(iter(layouts))
     ahead = READ_AHEAD if spool else 1  # an object store is asked for several patches at once
