@@ -29,6 +29,7 @@ from cube.catalog.describe import describe, publish
 from cube.convert.plan import Plan, make_plan
 from cube.convert.worker import receipt_bytes, receipt_key
 from cube.convert.writer import publish_root
+from cube.format.originals import BYTES
 from cube.format.target import Target, target_of
 from cube.query.search import box_of, search
 from cube.recipes.recipe import Recipe, read_recipe
@@ -100,13 +101,15 @@ def _write_receipt(plan: Plan, target: Target, index: int, scenes: dict[tuple[in
     zeros, hashes = np.zeros(shape, int).tolist(), bytes(32 * shape[0] * shape[1]).hex()
     columns = {
         "epsg": [scene.epsg for scene in of],
+        "crs": [[], [-1] * len(rows)],
         "transform": [_transform(scene, int(inventory.number[row])) for scene, row in zip(of, rows, strict=True)],
         **dict.fromkeys(("nan_count", "zero_count", "saturated_count", "pixel_start", "size"), zeros),
         "header_size": np.full(shape, 884).tolist(),
+        "kept": np.full(shape, BYTES).tolist(),
         **dict.fromkeys(("digest", "header_digest"), hashes),
     }
     facts = {"batch": batch.digest, "stamp": batch.stamp, "index": index, "start": batch.start, "stop": batch.stop}
-    nothing = {"peak_bytes": 0, "bytes_in": 0, "objects": {}, "tiles": {}, "rejected": []}
+    nothing = {"peak_bytes": 0, "files": 0, "bytes_in": 0, "objects": {}, "tiles": {}, "statements": {}, "rejected": []}
     target.build.write(receipt_key(batch.digest), receipt_bytes({**facts, **nothing, "columns": columns}))
 
 

@@ -39,6 +39,7 @@ from cube.convert.worker import receipt_bytes, receipt_key
 from cube.convert.writer import publish_root
 from cube.format.arrays import read_spec
 from cube.format.layout import tile_layouts
+from cube.format.originals import BYTES
 from cube.format.root import read_root
 from cube.format.small import read_array
 from cube.format.target import Target, target_of
@@ -131,12 +132,14 @@ def _write_receipt(plan: Plan, target: Target, index: int) -> None:
         "transform": [
             [10.0, 0.0, 4e5 + 1280.0 * (n % 29), 0.0, -10.0, 5e6 - 1280.0 * (n // 29)] for n in inventory.number[rows]
         ],
+        "crs": [[], [-1] * count],
         **dict.fromkeys(("nan_count", "zero_count", "saturated_count", "pixel_start", "size"), zeros),
         "header_size": np.full((count, kinds), 884).tolist(),
+        "kept": np.full((count, kinds), BYTES).tolist(),
         **hashes,
     }
     facts = {"batch": batch.digest, "stamp": batch.stamp, "index": index, "start": batch.start, "stop": batch.stop}
-    nothing = {"peak_bytes": 0, "bytes_in": 0, "objects": {}, "tiles": {}, "rejected": []}
+    nothing = {"peak_bytes": 0, "files": 0, "bytes_in": 0, "objects": {}, "tiles": {}, "statements": {}, "rejected": []}
     receipt = {**facts, **nothing, "columns": columns}
     target.build.write(receipt_key(batch.digest), receipt_bytes(receipt))
 

