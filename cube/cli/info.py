@@ -101,9 +101,8 @@ def info_text(facts: dict[str, Any]) -> str:
         ratio = modality["raw_bytes"] / max(1, modality["stored_bytes"])
         lines.append(f"{name}: {modality['title']} ({modality['dtype']}, {modality['units']}); {bands}")
         lines.append(f"    {size(modality['raw_bytes'])} of pixels stored in {size(modality['stored_bytes'])}: 1/{ratio:.1f}")
-        lines += (
-            [f"    all files say {file_words(modality['files_say'])}; no pixel was changed"] if modality["files_say"] else []
-        )
+        if said := modality["files_say"]:
+            lines.append(f"    all files say {file_words(said)}; no pixel was changed")
         if modality["missing"]:
             lines.append(f"    {modality['missing']:,} patches lack it (present is False there)")
         if modality["patches_with_nan"]:

@@ -25,7 +25,7 @@ from cube.work.settings import Defaults
 if TYPE_CHECKING:
     from distributed import Client
 
-    from cube.convert.writer import Tolerance
+    from cube.convert.tolerance import Tolerance
     from cube.format.target import Target
     from cube.jobs.build import Built, Choice
     from cube.recipes.recipe import Recipe
@@ -220,7 +220,7 @@ def run_build(recipe: Recipe, source: str, to: str, choice: Choice, machine: Mac
 
 
 def _tolerance(machine: Machine) -> Tolerance:
-    from cube.convert.writer import TOLERANT, Tolerance
+    from cube.convert.tolerance import TOLERANT, Tolerance
 
     if machine.max_rejected is None:
         return TOLERANT

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from cube.convert.labels import Arrays, label_values
 from cube.convert.plan import Plan
 from cube.convert.preparation import claimed
+from cube.convert.tolerance import CERTAIN, TOLERANT, Outcome, Tolerance
 from cube.convert.worker import Receipt, read_receipt, receipt_key, run_batch
-from cube.errors import CorruptError, TargetError, UnusableError
+from cube.errors import CorruptError, TargetError
 from cube.format.arrays import ArraySpec, group_document, metadata_bytes, values_digest
 from cube.format.certificate import certificate, pixels_digest, seal
 from cube.format.conventions import convention_attributes
@@ -34,23 +35,6 @@ from cube.work.clusters import Task, run
 from cube.work.watch import SILENT, Watcher
 
 Constant = tuple[ArraySpec, NDArray[Any]]
-_CERTAIN = 20
-"""Rejected files, and none that was not, by which it is certain that no other will do."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tolerance:
-    """How many rejected files are borne with before a build stops: a share of those read, but at least a few."""
-
-    share: float = 0.01
-    least: int = _CERTAIN
-
-    def most(self, files: int) -> int:
-        """Return the most of so many files."""
-        return max(self.least, int(self.share * files))
-
-
-TOLERANT = Tolerance()
 REPORT = "report.json"
 
 
@@ -118,15 +102,16 @@ def _write(plan: Plan, target: Target, client: Client | None, watcher: Watcher, 
     done = _finished(plan, target)
     watcher.start("writing", plan.patches)
     watcher.resume(sum(receipt["stop"] - receipt["start"] for receipt in done.values()))
-    receipts, outcome = dict(done), _Outcome()
+    receipts, outcome = dict(done), Outcome(plan.inventory.rejected)
     for receipt in done.values():
         outcome.add(receipt)
+    outcome.require_borne(tolerance)
     left = [index for index in range(plan.tasks) if index not in done]
     for receipt in run(client, run_batch, _tasks(plan, target, left)):
         receipts[receipt["index"]] = receipt
         watcher.count(receipt["stop"] - receipt["start"], receipt["bytes_in"], len(receipt["rejected"]))
         outcome.add(receipt)
-        outcome.require_usable(_CERTAIN)
+        outcome.require_usable(CERTAIN)
         outcome.require_borne(tolerance)
     outcome.require_usable(1)
     outcome.require_borne(tolerance)
@@ -134,42 +119,6 @@ def _write(plan: Plan, target: Target, client: Client | None, watcher: Watcher, 
         publish_root(plan, target)
         clear_unfinished(target)
     return Written(receipts=tuple(receipts[index] for index in sorted(receipts)), resumed=len(done))
-
-
-class _Outcome:
-    """What has become of the files read so far."""
-
-    def __init__(self) -> None:
-        self.files = 0
-        self.used = False
-        self.rejected: list[list[str]] = []
-
-    def add(self, receipt: Receipt) -> None:
-        self.files += receipt["files"]
-        self.used = self.used or any(used for used, _ in receipt["tiles"].values())
-        self.rejected += receipt["rejected"]
-
-    def require_usable(self, least: int) -> None:
-        """Raise ``UnusableError`` if no image was stored, and at least so many files were rejected."""
-        if not self.used and len(self.rejected) >= least:
-            raise UnusableError(
-                f"nothing could be converted: no image was kept and {self._reasons()}. "
-                "Is it the right recipe, and are the files whole? Mend that and run again; no cube was made"
-            )
-
-    def require_borne(self, tolerance: Tolerance) -> None:
-        """Raise ``UnusableError`` if more files were rejected than are borne with."""
-        if len(self.rejected) > tolerance.most(self.files):
-            raise UnusableError(
-                f"too many files are bad: of {self.files:,} read, {self._reasons()}. Mend them and run again, or allow "
-                "more by --max-rejected (100% for any number); what is written stays, and no cube was made yet"
-            )
-
-    def _reasons(self) -> str:
-        counts = Counter(reason for _, reason, _ in self.rejected).most_common()
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts)
-        path, reason, detail = self.rejected[0]
-        return f"{len(self.rejected):,} files were rejected ({reasons}), such as {path}: {reason}: {detail}"
 
 
 def _found_damaged(target: Target) -> bool:

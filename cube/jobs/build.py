@@ -16,7 +16,8 @@ from cube.catalog.collection import read_template
 from cube.catalog.describe import describe, publish, retract
 from cube.convert.estimates import Estimate, estimate, measure, sample_tasks
 from cube.convert.plan import Plan, make_plan
-from cube.convert.writer import REPORT, TOLERANT, Tolerance, Written, forget_batches, write_cube
+from cube.convert.tolerance import TOLERANT, Tolerance
+from cube.convert.writer import REPORT, Written, forget_batches, write_cube
 from cube.errors import RequestError
 from cube.format.target import Target
 from cube.query.choose import days_of

@@ -1072,3 +1072,16 @@ def test_a_limit_of_bad_files_that_is_none(tmp_path: Path, limit: str) -> None:
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 2
     assert "neither a share such as 1% nor a number such as 500" in result.stderr
+
+
+def test_a_file_found_bad_before_the_build_counts_too(tmp_path: Path) -> None:
+    made = make_patches(tmp_path / "files", [SCENE])
+    path = made.files[made.ids[3], "s2"]
+    path.write_bytes(path.read_bytes()[:2000])
+    (path.parent / "stranger.tif").write_bytes(b"x")
+    words = build_words(made, tmp_path)
+    refused = CliRunner().invoke(main, [*words, "--max-rejected", "0"])
+    assert refused.exit_code == 1
+    assert "too many files are bad: of 1 read, 1 files were rejected (1 truncated)" in refused.stderr
+    assert not (tmp_path / "x.zarr" / "zarr.json").exists()
+    assert CliRunner().invoke(main, [*words, "--max-rejected", "1"]).exit_code == 3
