@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -98,27 +98,33 @@ def write_batch(job: Job, batch: Batch, source: Store, target: Target, header: A
     for key, data in pack_headers(header, batch.index, columns.headers):
         target.cube.write(key, data)
         objects[key] = len(data)
-    receipt = {
+    receipt = _summary(batch, columns, writers) | {
+        "started": started,
+        "seconds": time.time() - started,
+        "cpu_seconds": time.process_time() - cpu,
+        "objects": objects,
+    }
+    whole = {**receipt, "columns": columns.document()}
+    target.build.write(receipt_key(batch.digest), receipt_bytes(whole))
+    return receipt
+
+
+def _summary(batch: Batch, columns: _Columns, writers: Mapping[str, ShardWriter]) -> Receipt:
+    """Return what a receipt says of a batch beside its objects, its columns and the time it took."""
+    return {
         "batch": batch.digest,
         "stamp": batch.stamp,
         "index": batch.index,
         "start": batch.start,
         "stop": batch.stop,
         "worker": f"{socket.gethostname()}:{os.getpid()}",
-        "started": started,
-        "seconds": time.time() - started,
-        "cpu_seconds": time.process_time() - cpu,
         "peak_bytes": peak_memory(),
         "files": sum(size >= 0 for sizes in batch.sizes for size in sizes),
         "bytes_in": int(columns.files["size"].clip(min=0).sum()),
-        "objects": objects,
         "tiles": {name: [int((w.index[..., 1] < 2**63).sum()), len(w.seen)] for name, w in writers.items()},
         "statements": columns.said(),
         "rejected": [[item.path, item.reason, item.detail] for item in columns.rejected],
     }
-    whole = {**receipt, "columns": columns.document()}
-    target.build.write(receipt_key(batch.digest), receipt_bytes(whole))
-    return receipt
 
 
 class _Columns:
@@ -210,11 +216,8 @@ def _decode(
 
 def _accept(job: Job, batch: Batch, row: int, rasters: dict[str, Raster], rejected: list[Rejected]) -> dict[str, Raster]:
     """Apply the policy for incomplete patches to one patch."""
-    places = {
-        name: place
-        for name, raster in rasters.items()
-        if job.expectations[name].georeferenced and (place := raster.georeference)
-    }
+    known = {name: raster.georeference for name, raster in rasters.items() if job.expectations[name].georeferenced}
+    places = {name: place for name, place in known.items() if place}
     first = next(iter(places.values()), None)
     if not all(place.agrees(first) for place in places.values()):
         detail = "; ".join(f"{name} {place}" for name, place in places.items())
