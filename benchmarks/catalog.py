@@ -27,12 +27,12 @@ from tiny import TinyScene, read_scenes
 
 from cube.catalog.describe import describe, publish
 from cube.convert.plan import Plan, make_plan
-from cube.convert.worker import receipt_bytes, receipt_key
 from cube.convert.writer import publish_root
 from cube.format.originals import BYTES
 from cube.format.target import Target, target_of
 from cube.query.search import box_of, search
 from cube.recipes.recipe import Recipe, read_recipe
+from cube.records.receipts import receipt_bytes, receipt_key
 from cube.source.inventory import Inventory
 from cube.survey.overviews import png
 from cube.survey.surveyor import BandStatistics, PatchClasses, Summary, Survey

@@ -35,7 +35,6 @@ from cube import open_cube
 from cube.catalog.describe import describe, publish
 from cube.convert.plan import Plan
 from cube.convert.preparation import PLAN
-from cube.convert.worker import receipt_bytes, receipt_key
 from cube.convert.writer import publish_root
 from cube.format.arrays import read_spec
 from cube.format.layout import tile_layouts
@@ -45,6 +44,7 @@ from cube.format.small import read_array
 from cube.format.target import Target, target_of
 from cube.jobs.build import Choice, plan_build
 from cube.recipes.recipe import Recipe, read_recipe
+from cube.records.receipts import receipt_bytes, receipt_key
 from cube.store.local import LocalStore
 from cube.store.protocol import Range
 from cube.survey.surveyor import Surveyor

@@ -17,7 +17,7 @@ import numpy as np
 
 from cube.convert.labels import label_values
 from cube.convert.plan import Batch, Plan, make_plan
-from cube.convert.worker import Receipt, _Columns, read_patches, receipt_key, write_batch
+from cube.convert.worker import _Columns, read_patches, write_batch
 from cube.convert.writer import root_attributes
 from cube.errors import TargetError
 from cube.format.arrays import (
@@ -37,6 +37,7 @@ from cube.format.root import read_root
 from cube.format.target import ROOT, Target
 from cube.format.tiles import ShardWriter
 from cube.recipes.recipe import Recipe
+from cube.records.receipts import Receipt, receipt_key
 from cube.source.inventory import Inventory
 from cube.source.scan import examine, scan
 from cube.store.protocol import Store

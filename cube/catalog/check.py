@@ -198,6 +198,9 @@ class _CatalogCheck:
         except OSError as error:
             self.found("page", PAGE, f"cannot be read: {error}")
             return
+        if self.findings:
+            self.names["page"] = "not made again: the documents are not in order"
+            return
         self.names["page"] = f"{len(page):,} bytes, made again from the documents"
         collection = self.documents.get(COLLECTION, {})
         below = (self._inside(COLLECTION, link["href"]) for link in collection.get("links", []) if link.get("rel") == "item")

@@ -43,6 +43,7 @@ from cube.geo.footprints import Box, Outline, footprint, outline, rectangle
 from cube.geo.projection import System, numbered, system
 from cube.query.table import TABLE
 from cube.recipes.recipe import Recipe
+from cube.store.protocol import Store
 from cube.survey.surveyor import Survey
 from cube.verify.report import Report
 
@@ -165,8 +166,7 @@ def publish(catalog: Catalog, target: Target, report: Report) -> str:
         found = f"{len(report.findings):,} findings, the first: {first.check}: {first.where}: {first.what}"
         raise UntrustedError(f"{target.url} is not published: it did not pass its verification ({found})")
     try:
-        for path, data in catalog.contents():
-            target.stac.write(path, data)
+        publish_files(target.stac, catalog.contents())
         kept = catalog.documents.keys() | catalog.files.keys()
         stale = {entry.key for folder in (_ITEMS, _OVERVIEWS) for entry in target.stac.list(folder)} - kept
         for path in sorted(stale):
@@ -174,6 +174,18 @@ def publish(catalog: Catalog, target: Target, report: Report) -> str:
     except OSError as error:
         raise StorageError(f"{target.stac.url}: the catalog cannot be written: {error}") from error
     return f"{target.stac.url}/{COLLECTION}"
+
+
+def publish_files(store: Store, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write the files of a catalog in their order; the collection and the root, its last, come when the rest is secure."""
+    written: list[str] = []
+    for path, data in files:
+        if path in (COLLECTION, CATALOG):
+            store.secure(written)
+            store.keep(path, data)
+        else:
+            store.write(path, data)
+            written.append(path)
 
 
 def retract(target: Target) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube.convert.plan import Plan
-from cube.convert.worker import Receipt
 from cube.format.originals import ORIGINALS
 from cube.format.tiles import DIGEST_SIZE
 from cube.geo.grid import centres
 from cube.geo.projection import numbered
+from cube.records.receipts import Receipt
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 
 from cube.convert.plan import Plan
-from cube.convert.worker import receipt_key
 from cube.errors import TargetError
 from cube.format.certificate import sealed
 from cube.format.documents import parse_object
@@ -19,6 +19,7 @@ from cube.format.small import write_array
 from cube.format.target import ROOT, Target
 from cube.records.claims import COPY, Claim, stake, standing_claim
 from cube.records.presence import living_build, present
+from cube.records.receipts import receipt_key
 
 PLAN = "plan.json"
 _TRIES = 8
@@ -70,6 +71,8 @@ def _claim_of(target: Target) -> Claim | None:
     claim = standing_claim(target.build)
     if claim is None and target.build.exists(PLAN):
         return Claim(0, _begun(target)[1])
+    if claim is not None and not claim.plan:
+        return replace(claim, plan=_begun(target)[1])
     return claim
 
 
@@ -80,8 +83,12 @@ def _require_own(plan: Plan, target: Target) -> None:
             f"{target.url} holds another cube (plan {holds or 'unknown'}, this is plan {plan.digest}): "
             "choose another --to, or remove that cube first"
         )
-    if not target.build.exists(PLAN):
+    if _begun(target)[1] == plan.digest:
+        return
+    if not any(True for _ in target.build.list("receipts")):
         raise TargetError(f"{target.url} is complete, but its build records are gone: `cube verify` tells if it is sound")
+    with target.writable():
+        _keep_plan(plan, target)
 
 
 def _plan_of(target: Target) -> str | None:
@@ -112,11 +119,9 @@ def _refuse_others(plan: Plan, target: Target, claim: Claim, *, replace: bool) -
         return
     if claim.plan.startswith(COPY):
         raise TargetError(f"{target.url} holds an unfinished copy: choose another --to, or remove it with `cube clean`")
-    if not target.build.exists(PLAN):
-        return
     recipe, _ = _begun(target)
     there = [entry.key for entry in target.build.list("receipts")]
-    if recipe != plan.recipe.name and there:
+    if recipe not in (plan.recipe.name, "") and there:
         raise TargetError(f"{target.url} holds an unfinished build of recipe {recipe!r}: choose another --to")
     lost = _unwanted(plan, there)
     if lost and not replace:
@@ -127,14 +132,12 @@ def _refuse_others(plan: Plan, target: Target, claim: Claim, *, replace: bool) -
 
 
 def _begun(target: Target) -> tuple[str, str]:
-    """Return recipe and digest of the plan of an unfinished build."""
+    """Return recipe and digest of the plan of an unfinished build; empty texts where it is damaged or gone."""
     try:
         before = parse_object(target.build.read(PLAN))
-        return before["recipe"]["name"], before["digest"]
-    except (ValueError, LookupError, TypeError):
-        raise TargetError(
-            f"{target.url}: {target.build.url}/{PLAN} is damaged: choose another --to, or remove what is there first"
-        ) from None
+        return str(before["recipe"]["name"]), str(before["digest"])
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return "", ""
 
 
 def _unwanted(plan: Plan, receipts: list[str]) -> list[str]:
@@ -144,7 +147,7 @@ def _unwanted(plan: Plan, receipts: list[str]) -> list[str]:
 
 def _settle(plan: Plan, target: Target) -> None:
     """Remove what this plan does not want of an earlier one, show that the cube can be written, and keep the plan."""
-    if target.build.exists(PLAN) and _begun(target)[1] == plan.digest:
+    if _begun(target)[1] == plan.digest:
         return
     with target.writable():
         expected = {key for spec in plan.arrays for key in spec.object_keys()}
@@ -157,4 +160,8 @@ def _settle(plan: Plan, target: Target) -> None:
                     store.remove(key)
         spec, values = next(iter(constant_arrays(plan.recipe)))
         write_array(target.cube, spec, np.asarray(values))  # a part of the cube, so that nothing needs to be taken away
-        target.build.write(PLAN, json.dumps(plan.document(), indent=1).encode())
+        _keep_plan(plan, target)
+
+
+def _keep_plan(plan: Plan, target: Target) -> None:
+    target.build.keep(PLAN, json.dumps(plan.document(), indent=1).encode())

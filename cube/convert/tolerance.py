@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cube.convert.worker import Receipt
 from cube.errors import UnusableError
+from cube.records.receipts import Receipt
 from cube.source.inventory import Rejected
 
 _NOT_BAD = ("wrong name", "incomplete", "duplicate")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import socket
 import time
@@ -18,46 +17,17 @@ from blake3 import blake3
 from cube.convert.plan import READ_AHEAD, Batch, Job
 from cube.errors import CubeError, IncompleteError, RejectedFile, StorageError
 from cube.format.arrays import ArraySpec, chunk_key
-from cube.format.documents import parse_object
 from cube.format.originals import BYTES, kept, pack_headers
 from cube.format.target import FULL, Target, remedy
 from cube.format.tiles import DIGEST_SIZE, ShardWriter
 from cube.records.claims import require_claim
+from cube.records.receipts import Receipt, receipt_bytes, receipt_key
 from cube.source.georeference import Georeference
 from cube.source.inventory import Rejected
 from cube.source.rasters import Raster, RasterReader
 from cube.source.scan import rejection, require_answer
 from cube.source.statements import Statements
 from cube.store.protocol import Entry, Store
-
-Receipt = dict[str, Any]
-_KEYS = {"batch", "stamp", "index", "start", "stop", "peak_bytes", "files", "bytes_in", "objects", "tiles", "rejected"}
-_KEYS |= {"statements", "columns"}
-"""What a whole receipt says at least."""
-
-
-def receipt_key(digest: str) -> str:
-    """Return the key of a batch's receipt in the build store."""
-    return f"receipts/{digest}.json"
-
-
-def receipt_bytes(receipt: Receipt) -> bytes:
-    """Return a receipt as it is stored: a JSON object that begins with the hash of all that follows."""
-    body = json.dumps(receipt).encode()
-    return _seal(body[1:]) + body[1:]
-
-
-def _seal(body: bytes) -> bytes:
-    return f'{{"seal": "{blake3(body).hexdigest()}", '.encode()
-
-
-def read_receipt(data: bytes) -> Receipt | None:
-    """Return a stored receipt; None for one that is damaged or of another version."""
-    length = len(_seal(b""))
-    if data[:length] != _seal(data[length:]):
-        return None
-    receipt = parse_object(b"{" + data[length:])
-    return receipt if receipt.keys() >= _KEYS else None
 
 
 def run_batch(job: Job, batch: Batch, source: Store, target: Target, header: ArraySpec, plan: str) -> Receipt | CubeError:
@@ -73,9 +43,10 @@ def run_batch(job: Job, batch: Batch, source: Store, target: Target, header: Arr
 
 
 def write_batch(job: Job, batch: Batch, source: Store, target: Target, header: ArraySpec, plan: str = "") -> Receipt:
-    """Write one batch's shards, its chunk of headers, then its receipt. Running it twice writes the same bytes twice.
+    """Write one batch's shards, its chunk of headers, then its receipt; running it twice writes the same bytes twice.
 
-    Nothing appears, and ``TargetError`` is raised, if the target is no longer claimed for ``plan``.
+    The receipt outlasts a loss of power, and so does all it names. Nothing appears, and ``TargetError`` is raised, if the
+    target is no longer claimed for ``plan``.
     """
     started, cpu = time.time(), time.process_time()
     columns = _Columns(job, len(batch.patch))
@@ -105,7 +76,8 @@ def write_batch(job: Job, batch: Batch, source: Store, target: Target, header: A
         "objects": objects,
     }
     whole = {**receipt, "columns": columns.document()}
-    target.build.write(receipt_key(batch.digest), receipt_bytes(whole))
+    target.cube.secure(objects)
+    target.build.keep(receipt_key(batch.digest), receipt_bytes(whole))
     return receipt
 
 

@@ -16,7 +16,7 @@ from cube.convert.labels import Arrays, label_values
 from cube.convert.plan import Plan
 from cube.convert.preparation import claimed
 from cube.convert.tolerance import CERTAIN, TOLERANT, Outcome, Tolerance
-from cube.convert.worker import Receipt, read_receipt, receipt_key, run_batch
+from cube.convert.worker import run_batch
 from cube.errors import CorruptError, TargetError
 from cube.format.arrays import ArraySpec, group_document, metadata_bytes, values_digest
 from cube.format.certificate import certificate, pixels_digest, seal
@@ -28,6 +28,7 @@ from cube.format.small import write_array
 from cube.format.target import ROOT, Target
 from cube.records.claims import stake_publication
 from cube.records.presence import clear_unfinished
+from cube.records.receipts import Receipt, read_receipt, receipt_key
 from cube.source.statements import Statements, statement_attributes, statement_counts
 from cube.store.protocol import Store
 from cube.store.urls import open_store
@@ -196,16 +197,17 @@ def publish_root(plan: Plan, target: Target) -> None:
     Raises ``TargetError`` if another plan has taken the target over.
     """
     stake_publication(target, plan.digest)
-    keys = {index: receipt_key(digest) for index, digest in enumerate(plan.batch_digests)}
+    receipts = {index: receipt_key(digest) for index, digest in enumerate(plan.batch_digests)}
     said = _Said(plan)
-    values = label_values(plan, said.heard(_whole_receipts(target, keys)))
+    values = label_values(plan, said.heard(_whole_receipts(target, receipts)))
     digests = {}
     arrays, labels, constants = _final_arrays(plan, values, said)
     small = [*labels, *original_arrays(plan.recipe, plan.patches)]
     written = [(spec, values[spec.path]) for spec in small if spec.path in values]
+    keys: list[str] = []
     for spec, array in (*written, *constants):
         typed = np.ascontiguousarray(array, dtype=spec.dtype)
-        write_array(target.cube, spec, typed)
+        keys += write_array(target.cube, spec, typed)
         digests[spec.path] = values_digest(typed)
     pixels = pixels_digest(values["patch"], values["digest"])
     documents = {spec.path: spec.document() for spec in arrays}
@@ -213,9 +215,10 @@ def publish_root(plan: Plan, target: Target) -> None:
     stored = {f"{path}/zarr.json": metadata_bytes(document) for path, document in documents.items()}
     for key, data in stored.items():
         target.cube.write(key, data)
+    target.cube.secure([*keys, *stored])
     coordinates = [spec.path for spec in (*labels, *(spec for spec, _ in constants))]
     attributes = root_attributes(plan, coordinates, certificate(pixels, digests, stored))
-    target.cube.write(ROOT, seal({**group_document(attributes), "consolidated_metadata": consolidated(documents)}))
+    target.cube.keep(ROOT, seal({**group_document(attributes), "consolidated_metadata": consolidated(documents)}))
 
 
 class _Said:

@@ -17,6 +17,14 @@ from numpy.typing import NDArray
 
 from cube.errors import CorruptError
 
+_LONGEST = 2**40
+"""Of a dimension."""
+_LARGEST = 2**31 - 1
+"""Bytes of a chunk, which is the most that Blosc takes."""
+_MOST = 2**24
+"""Objects of an array, and chunks of a shard."""
+_CHAIN = ["bytes", "blosc", "crc32c"]
+_CODECS = ("blosclz", "lz4", "lz4hc", "zlib", "zstd")
 _BLOSC_SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 
 
@@ -170,37 +178,97 @@ def _data_type(dtype: str) -> Any:
 def read_spec(path: str, document: Mapping[str, Any]) -> ArraySpec:
     """Return the array that a metadata document of this package describes.
 
-    Raises ``CorruptError`` if the document is of another kind, or its path leads out of the cube.
+    Raises ``CorruptError`` if the document is of another kind, its numbers are beyond what an array of a cube can have, or its
+    path leads out of the cube.
     """
     if {"", ".", ".."} & set(path.split("/")):
         raise CorruptError(f"{path!r} is no path of an array")
     try:
-        chain = document["codecs"]
-        sharding = chain[0]["configuration"] if chain[0]["name"] == "sharding_indexed" else None
-        names = [codec["name"] for codec in (sharding["codecs"] if sharding else chain)]
-        if names != ["bytes", "blosc", "crc32c"]:
-            raise CorruptError(f"{path}: codecs {names}, expected bytes, blosc, crc32c")
-        blosc = (sharding["codecs"] if sharding else chain)[1]["configuration"]
-        return ArraySpec(
-            path=path,
-            shape=tuple(document["shape"]),
-            chunks=tuple(document["chunk_grid"]["configuration"]["chunk_shape"]),
-            dtype=_numpy_type(document["data_type"]),
-            dimensions=tuple(document["dimension_names"]),
-            fill="nan" if document["fill_value"] == "NaN" else document["fill_value"],
-            inner=tuple(sharding["chunk_shape"]) if sharding else None,
-            codec=blosc["cname"],
-            level=blosc["clevel"],
-            shuffle=blosc["shuffle"],
-            attributes=document["attributes"],
-        )
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        spec = _spec(path, document)
+        if said := _unbelievable(spec):
+            raise CorruptError(f"{path}: {said}")
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise CorruptError(f"{path}: its metadata lack or bend {error}") from None
+    return spec
+
+
+def is_own(document: Mapping[str, Any], *, pixels: bool = False) -> bool:
+    """Tell whether an array, or one of pixels, is stored as this package stores it; others are left to Zarr libraries."""
+    try:
+        sharding, _, names = _codecs(document)
+        return bool(document["zarr_format"] == 3 and names == _CHAIN and (sharding is not None or not pixels))
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return False
+
+
+def _codecs(document: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, list[Mapping[str, Any]], list[str]]:
+    """Return how an array is cut into shards, if it is, and the codecs of its chunks with their names."""
+    chain = document["codecs"]
+    sharding = chain[0]["configuration"] if chain[0]["name"] == "sharding_indexed" else None
+    codecs = sharding["codecs"] if sharding else chain
+    return sharding, codecs, [codec["name"] for codec in codecs]
+
+
+def _spec(path: str, document: Mapping[str, Any]) -> ArraySpec:
+    sharding, codecs, names = _codecs(document)
+    if names != _CHAIN:
+        raise CorruptError(f"{path}: codecs {names}, expected {', '.join(_CHAIN)}")
+    blosc = codecs[1]["configuration"]
+    return ArraySpec(
+        path=path,
+        shape=tuple(document["shape"]),
+        chunks=tuple(document["chunk_grid"]["configuration"]["chunk_shape"]),
+        dtype=_numpy_type(document["data_type"]),
+        dimensions=tuple(document["dimension_names"]),
+        fill="nan" if document["fill_value"] == "NaN" else document["fill_value"],
+        inner=tuple(sharding["chunk_shape"]) if sharding else None,
+        codec=blosc["cname"],
+        level=blosc["clevel"],
+        shuffle=blosc["shuffle"],
+        attributes=document["attributes"],
+    )
+
+
+def _unbelievable(spec: ArraySpec) -> str:
+    """Return what cannot be true of an array of a cube, if anything."""
+    lengths = {"shape": spec.shape, "chunks": spec.chunks, "inner chunks": spec.inner or spec.chunks}
+    for name, parts in lengths.items():
+        if not all(type(part) is int and 0 < part <= _LONGEST for part in parts):
+            return f"its {name} are {list(parts)}"
+    if len({len(spec.dimensions), *map(len, lengths.values())}) != 1 or not spec.shape:
+        return "shape, chunks and names of dimensions differ in number"
+    if not all(isinstance(name, str) and name for name in spec.dimensions):
+        return "the names of its dimensions are no texts"
+    if spec.inner is not None and any(chunk % inner for chunk, inner in zip(spec.chunks, spec.inner, strict=True)):
+        return f"shards of {list(spec.chunks)} are not made of chunks of {list(spec.inner)}"
+    return _immense(spec) or _not_of_blosc(spec)
+
+
+def _immense(spec: ArraySpec) -> str:
+    whole = math.prod(spec.inner or spec.chunks) * np.dtype(spec.dtype).itemsize
+    chunks = math.prod(spec.chunks) // math.prod(spec.inner) if spec.inner is not None else 1
+    if whole > _LARGEST or chunks > _MOST or math.prod(spec.grid) > _MOST:
+        return f"{math.prod(spec.grid):,} objects of {chunks:,} chunks of {whole:,} bytes are more than any cube has"
+    return ""
+
+
+def _not_of_blosc(spec: ArraySpec) -> str:
+    if (spec.codec, spec.shuffle) not in product(_CODECS, _BLOSC_SHUFFLES) or type(spec.level) is not int:
+        return f"codec {spec.codec!r}, level {spec.level!r}, {spec.shuffle!r} is none of Blosc"
+    if not isinstance(spec.fill, int | float | str) or not isinstance(spec.attributes, Mapping):
+        return "its fill value or its attributes are of another kind"
+    np.asarray(spec.fill).astype(spec.dtype)
+    return "" if 0 <= spec.level <= 9 else f"its level of compression is {spec.level}"
 
 
 def _numpy_type(data_type: Any) -> str:
     if isinstance(data_type, Mapping):
-        return f"<U{data_type['configuration']['length_bytes'] // 4}"
+        length = data_type["configuration"]["length_bytes"]
+        if data_type.get("name") != "fixed_length_utf32" or type(length) is not int or not 4 <= length < _LONGEST:
+            raise TypeError(f"data type {data_type!r}")
+        return f"<U{length // 4}"
+    if not isinstance(data_type, str):
+        raise TypeError(f"data type {data_type!r}")
     kind = np.dtype(data_type)
     if kind.kind not in "biuf":
         raise TypeError(f"data type {data_type!r}")

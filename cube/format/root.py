@@ -11,6 +11,7 @@ from cube.format.certificate import sealed
 from cube.format.documents import parse_object
 from cube.format.layout import FORMAT
 from cube.format.originals import HEADERS
+from cube.format.shape import read_specs
 from cube.format.target import ROOT, Target
 
 _DIGEST = re.compile(r"(?:blake3:)?[0-9a-f]{64}")
@@ -37,12 +38,13 @@ def parse_root(target: Target, data: bytes) -> dict[str, Any]:
     try:
         document = parse_object(data)
         known = document["attributes"]["cube"]["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise CorruptError(f"{target.url}/{ROOT} is damaged or not of this package ({error!r})") from None
     if not sealed(data):
         raise CorruptError(f"{target.url}/{ROOT} (format {known}) is not what was sealed; nothing below it can be trusted")
     if str(known).partition(".")[0] != FORMAT.partition(".")[0]:
         raise RequestError(f"{target.url} has format {known}; this version knows {FORMAT}")
+    read_specs(document, target.url)
     return document
 
 

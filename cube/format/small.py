@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube.errors import CorruptError
-from cube.format.arrays import ArraySpec, chunk_key, decode_chunk, encode_chunk
+from cube.format.arrays import ArraySpec, decode_chunk, encode_chunk
 from cube.store.failures import undamaged
 from cube.store.protocol import Store
 
@@ -33,9 +33,9 @@ def read_array(store: Store, spec: ArraySpec) -> NDArray[Any]:
     return np.concatenate(parts)
 
 
-def write_array(store: Store, spec: ArraySpec, values: NDArray[Any]) -> None:
-    """Write every chunk of one small array."""
-    length = spec.chunks[0]
-    for place in range(spec.grid[0]):
-        chunk = values[place * length : (place + 1) * length]
-        store.write(chunk_key(spec.path, (place, *(0 for _ in spec.shape[1:]))), encode_chunk(spec, chunk))
+def write_array(store: Store, spec: ArraySpec, values: NDArray[Any]) -> list[str]:
+    """Write every chunk of one small array; return their keys."""
+    length, keys = spec.chunks[0], list(spec.object_keys())
+    for place, key in enumerate(keys):
+        store.write(key, encode_chunk(spec, values[place * length : (place + 1) * length]))
+    return keys

@@ -179,6 +179,11 @@ def _rejected(plan: Plan, written: Written) -> list[tuple[str, str, str]]:
     return [*listed, *written.rejected]
 
 
+def _beside(url: str) -> str:
+    """Return how the collection is called from where the cube lies, which may be moved with all that is beside it."""
+    return "/".join(url.split("/")[-2:])
+
+
 def _keep(built: Built, target: Target) -> None:
     """Keep the report, and predicted beside actual, with the build records."""
     for name, document in (
@@ -191,6 +196,6 @@ def _keep(built: Built, target: Target) -> None:
             },
         ),
         ("estimate.json", built.estimate.document()),
-        ("build.json", built.document()),
+        ("build.json", {**built.document(), "catalog": _beside(built.catalog)}),
     ):
-        target.build.write(name, json.dumps(document, indent=1, allow_nan=False).encode())
+        target.build.keep(name, json.dumps(document, indent=1, allow_nan=False).encode())

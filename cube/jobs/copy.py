@@ -14,7 +14,7 @@ from typing import Any
 from blake3 import blake3
 from distributed import Client
 
-from cube.catalog.describe import CATALOG, COLLECTION, describe, publish
+from cube.catalog.describe import CATALOG, COLLECTION, describe, publish, publish_files
 from cube.convert.writer import REPORT
 from cube.errors import CorruptError, RequestError, TargetError
 from cube.format.arrays import ArraySpec, chunk_key
@@ -105,9 +105,10 @@ def copy_cube(
         if report.passed:
             if not to.complete():
                 stake_publication(to, work.id)
-                to.cube.write(ROOT, work.root)
+                to.cube.secure(entry.key for entry in to.cube.list())
+                to.cube.keep(ROOT, work.root)
             catalog = work.publish(report, survey)
-        to.build.write(REPORT, json.dumps(report.document(), indent=1).encode())
+        to.build.keep(REPORT, json.dumps(report.document(), indent=1).encode())
     return Copied(
         url=to.url,
         patches=work.patches,
@@ -221,8 +222,7 @@ class _Whole:
         if not self._same_name():
             document = require_object(self.source.stac.read(COLLECTION), f"{self.source.stac.url}/{COLLECTION}")
             return _described(self.source, self.to, report, survey, rejected=_reasons(document))
-        for key in keys:
-            self.to.stac.write(key, self.source.stac.read(key))
+        publish_files(self.to.stac, ((key, self.source.stac.read(key)) for key in keys))
         return f"{self.to.stac.url}/{COLLECTION}"
 
 
@@ -246,7 +246,7 @@ class _Part:
         self.standing = max(self.standing, sum(len(done[index]) for index in stands) - len(self.moved))
         left = [index for index in range(self.subset.tasks) if index not in stands]
         for receipt in run(client, write_shard, shard_tasks(self.subset, self.source, self.to, left)):
-            self.to.build.write(self._key(receipt["index"]), json.dumps(receipt).encode())
+            self.to.build.keep(self._key(receipt["index"]), json.dumps(receipt).encode())
             self.moved |= receipt["objects"]
             for name, (used, stored) in receipt["tiles"].items():
                 before = self.tiles.get(name, (0, 0))

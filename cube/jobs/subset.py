@@ -154,6 +154,7 @@ def write_shard(extract: Extract, index: int, rows: Array, present: Array, diges
     for key, data in pack_headers(extract.specs[HEADERS], index, _headers(extract, rows, sizes)):
         extract.to.write(key, data)
         objects[key] = len(data)
+    extract.to.secure(objects)
     return {"index": index, "patches": len(rows), "objects": objects, "tiles": tiles}
 
 

@@ -179,9 +179,12 @@ def _plain(root: Root, options: Any, dropped: Any, decoding: dict[str, Any], *, 
     if chosen:
         raise RequestError(f"{root.url} is no cube of this package: open it without where, bbox and modalities, then select")
     options = dict(options) if options else None
-    plain: xr.Dataset = xr.open_zarr(
-        root.url, chunks=None, zarr_format=3, storage_options=options, drop_variables=dropped, **decoding
-    )
+    try:
+        plain: xr.Dataset = xr.open_zarr(
+            root.url, chunks=None, zarr_format=3, storage_options=options, drop_variables=dropped, **decoding
+        )
+    except (TypeError, ValueError, LookupError) as error:
+        raise RequestError(f"{root.url} is no cube of this package, and zarr does not open it ({error})") from error
     return plain
 
 

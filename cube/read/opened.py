@@ -12,11 +12,12 @@ from urllib.parse import urljoin
 from numpy.typing import NDArray
 
 from cube.errors import CorruptError, RequestError
-from cube.format.arrays import ArraySpec, read_spec, values_digest
+from cube.format.arrays import ArraySpec, is_own, values_digest
 from cube.format.certificate import sealed
 from cube.format.documents import misshapen_stac, parse_object, require_object
 from cube.format.layout import FORMAT, tile_layout
 from cube.format.root import require_expected
+from cube.format.shape import read_specs
 from cube.format.small import read_array
 from cube.format.target import ROOT, target_of
 from cube.read.cache import TileCache
@@ -76,15 +77,11 @@ class Root:
     @property
     def listed(self) -> dict[str, Any]:
         """The metadata of everything below the root group, by path."""
-        listed: dict[str, Any] | None = (self.document.get("consolidated_metadata") or {}).get("metadata")
-        if not listed:
+        consolidated = self.document.get("consolidated_metadata")
+        listed = consolidated.get("metadata") if isinstance(consolidated, Mapping) else None
+        if not isinstance(listed, dict) or not all(isinstance(item, dict) for item in listed.values()):
             raise RequestError(f"{self.url} has no consolidated metadata, so it is no cube of this package; try xr.open_zarr")
         return listed
-
-    @property
-    def arrays(self) -> dict[str, Any]:
-        """The metadata of the arrays of the root group, by name."""
-        return {path: item for path, item in self.listed.items() if item.get("node_type") == "array" and "/" not in path}
 
 
 @dataclass(frozen=True)
@@ -127,6 +124,8 @@ class Source:
     def value(self, name: str) -> Array:
         """Return a whole small array, read once."""
         if name not in self._values:
+            if name not in self.specs:
+                raise CorruptError(f"{self.url} has no array {name!r}")
             self._values[name] = Certified(self.store, self.specs[name], self._digest(name)).read()
         return self._values[name]
 
@@ -195,18 +194,21 @@ def _parsed(url: str, data: bytes) -> Any:
 
 
 def source_of(root: Root) -> Source | None:
-    """Return the cube, or None for a Zarr group that is none of this package's."""
+    """Return the cube, or None for a Zarr group that is none of this package's.
+
+    Raises ``CorruptError`` for a cube whose root document is not as the format has it, whoever sealed it.
+    """
     if not _known(root.document):
         return None
-    try:
-        specs = {path: read_spec(path, item) for path, item in root.arrays.items()}
-    except CorruptError:
+    modalities = root.document["attributes"]["cube"].get("modalities")
+    pixels = set(modalities) if isinstance(modalities, dict) else set()
+    arrays = {path: item for path, item in root.listed.items() if item.get("node_type") == "array"}
+    if not all(is_own(item, pixels=path in pixels) for path, item in arrays.items() if "/" not in path):
+        return None  # somebody wrote its arrays anew
+    if any(item.get("zarr_format") != 3 for item in root.listed.values()):
         return None
-    attributes = root.document["attributes"]
-    pixels = [specs.get(modality) for modality in attributes["cube"]["modalities"]]
-    if any(spec is None or spec.inner is None for spec in pixels):
-        return None  # somebody wrote its pixels anew
-    return Source(root.url, root.store, specs, attributes)
+    specs = {path: spec for path, spec in read_specs(root.document, root.url).items() if "/" not in path}
+    return Source(root.url, root.store, specs, root.document["attributes"])
 
 
 def _known(document: Mapping[str, Any]) -> bool:

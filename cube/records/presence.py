@@ -120,6 +120,11 @@ def _is_own(data: bytes) -> bool:
 
 
 def _is_gone(data: bytes) -> bool:
+    """Tell whether a sign is of a process of this machine that has ended, or of none: one of a living build is always whole."""
+    try:
+        parse_object(data)
+    except ValueError:
+        return True
     process = _process(data)
     return process is not None and not psutil.pid_exists(process)
 

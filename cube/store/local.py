@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -20,6 +20,8 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 """Answers of a file system that has no hard links."""
 _NOT_OPENED = (errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP)
 """Answers where a socket, or a device without a driver, is opened."""
+_NO_FLUSH = (errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP, errno.ENOSYS)
+"""Answers of a file system that does not flush folders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +107,12 @@ class LocalStore:
 
     def write_new(self, key: str, data: bytes) -> bytes:
         with self._aside(self._path(key)) as (path, aside):
-            Path(aside).write_bytes(data)
+            _write_flushed(aside, data)
             try:
                 _link(aside, path)
             except FileExistsError:
                 return self.read(key)
+        self._flush_names([key])
         return data
 
     @contextmanager
@@ -117,7 +120,35 @@ class LocalStore:
         with self._aside(self._path(key)) as (path, aside):
             with open(aside, "wb", buffering=2**16) as file:
                 yield file
+                if os.path.exists(path):  # what stands is never replaced by what a loss of power would leave empty
+                    _flush(file)
             os.replace(aside, path)
+
+    def secure(self, keys: Iterable[str]) -> None:
+        keys = list(keys)
+        for key in keys:
+            with regular_file(self._path(key)) as (file, _):
+                os.fsync(file)
+        self._flush_names(keys)
+
+    def keep(self, key: str, data: bytes) -> None:
+        with self.writing(key) as file:
+            file.write(data)
+            _flush(file)
+        self._flush_names([key])
+
+    def _flush_names(self, keys: Iterable[str]) -> None:
+        """Flush the folders in which these objects have their names, and those above, which may be new as well."""
+        folders: set[str] = set()
+        for key in keys:
+            folder = os.path.dirname(self._path(key))
+            while folder not in folders:
+                folders.add(folder)
+                if os.path.ismount(folder):
+                    break
+                folder = os.path.dirname(folder)
+        for folder in sorted(folders, key=len, reverse=True):
+            _flush_folder(folder)
 
     @contextmanager
     def _aside(self, path: str) -> Iterator[tuple[str, str]]:
@@ -201,8 +232,33 @@ def _link(aside: str, path: str) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        with open(path, "xb") as file:
-            file.write(Path(aside).read_bytes())
+        _write_flushed(path, Path(aside).read_bytes(), "xb")
+
+
+def _write_flushed(path: str, data: bytes, mode: str = "wb") -> None:
+    with open(path, mode) as file:
+        file.write(data)
+        _flush(file)
+
+
+def _flush(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _flush_folder(path: str) -> None:
+    """Have what a folder holds on the disk; nothing where that is no right of ours, or nothing the file system knows."""
+    try:
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:  # far above the target: it stood before
+        return
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in _NO_FLUSH:
+            raise
+    finally:
+        os.close(folder)
 
 
 def _inside(key: str) -> str:

@@ -85,10 +85,16 @@ class Store(Protocol):
         """Write a whole object."""
 
     def write_new(self, key: str, data: bytes) -> bytes:
-        """Write a whole object unless there is one already; return what stands there then."""
+        """Write a whole object unless there is one already, as ``keep`` does; return what stands there then."""
 
     def writing(self, key: str) -> Any:
         """Return a context manager giving a file; the object appears when the block ends without an error."""
+
+    def secure(self, keys: Iterable[str]) -> None:
+        """Return only when these objects would outlast a loss of power; an object store says so by its answer already."""
+
+    def keep(self, key: str, data: bytes) -> None:
+        """Write a whole object that vouches for others, and return only when it would outlast a loss of power."""
 
     def remove(self, key: str) -> None:
         """Remove an object."""

@@ -59,11 +59,15 @@ CHANGES: dict[str, tuple[Callable[[Document], Any], str]] = {
         "statements",
     ),
     "another tile": (lambda d: facts(d).update(tile=facts(d)["tile"] // 2), "statements"),
-    "seasons renamed": (lambda d: facts(d).update(seasons={"monsoon": {}}), "statements"),
+    "seasons renamed": (
+        lambda d: facts(d).update(seasons={"monsoon": {"start": "2017-06-01", "end": "2017-09-01"}}),
+        "statements",
+    ),
+    "a season without days": (lambda d: facts(d).update(seasons={"monsoon": {}}), "root"),
     "a label that is none": (lambda d: d["attributes"].update(coordinates="s2"), "statements"),
     "scale_factor": (lambda d: array(d, "s2")["attributes"].update(scale_factor=0.5), "metadata"),
     "fill_value": (lambda d: array(d, "s2").update(fill_value=7), "metadata"),
-    "dimension_names": (lambda d: array(d, "s2").update(dimension_names=["patch", "s2_band", "x", "y"]), "metadata"),
+    "dimension_names": (lambda d: array(d, "s2").update(dimension_names=["patch", "s2_band", "x", "y"]), "root"),
     "chunk shape": (
         lambda d: array(d, "scene")["chunk_grid"]["configuration"].update(chunk_shape=[1]),
         "metadata",

@@ -58,6 +58,8 @@ class Mortal:
         with self.writing(key) as file:
             file.write(data)
 
+    keep = write
+
     def write_new(self, key: str, data: bytes) -> bytes:
         dies = self.clock.tick(key)
         if dies and self.clock.half:

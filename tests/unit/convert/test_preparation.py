@@ -30,6 +30,8 @@ class ReadOnly(LocalStore):
     def write(self, key: str, data: bytes) -> None:
         raise PermissionError(13, "Permission denied")
 
+    keep = write
+
 
 @pytest.fixture(params=["local", "memory"])
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
@@ -130,8 +132,10 @@ def test_a_process_of_this_machine_that_is_gone_needs_no_watching(target: Target
         assert len(list(target.build.list("running"))) == 1  # the sign it left is taken away
     sign(target, **{**here, "process": os.getppid()})
     assert list(other_signs(target.build)) == ["running/other.json"]
-    target.build.write("running/other.json", b"damaged")
+    target.build.write("running/other.json", b"{}")
     assert list(other_signs(target.build)) == ["running/other.json"]
+    target.build.write("running/other.json", b"damaged")  # a sign of the living is always whole
+    assert other_signs(target.build) == {}
 
 
 def test_a_beating_heart(target: Target, monkeypatch: pytest.MonkeyPatch, impatient: None) -> None:
@@ -166,10 +170,18 @@ def test_nobody_comes_between_a_publication_and_its_root(target: Target, plan: P
     assert stake(target.build, first, "other") == Claim(2, plan.digest, publishing=True)
 
 
-def test_a_damaged_claim_is_named(target: Target, plan: Plan) -> None:
-    target.build.write("claims/000001.json", b"{}")
-    with pytest.raises(TargetError, match=r"claims/000001\.json is damaged"):
-        prepare(plan, target)
+@pytest.mark.parametrize("content", [b"", b"{}", b"[", b'{"plan": 1'])
+def test_a_damaged_claim_is_passed_over(target: Target, plan: Plan, other: Plan, content: bytes) -> None:
+    prepare(plan, target)
+    target.build.write("claims/000002.json", content)
+    assert standing_claim(target.build) == Claim(2, plan.digest)
+    prepare(other, target)
+    assert standing_claim(target.build) == Claim(3, "other")
+    for number in (1, 2, 3):
+        target.build.write(f"claims/{number:06d}.json", content)
+    assert standing_claim(target.build) == Claim(3, "")
+    prepare(plan, target)
+    assert standing_claim(target.build) == Claim(4, plan.digest)
 
 
 def test_what_killed_runs_left_goes_unless_another_run_may_be_writing(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import pytest
 from making import Built, Made
 
-from cube.convert.worker import read_patches, read_receipt, receipt_bytes
+from cube.convert.worker import read_patches
+from cube.records.receipts import read_receipt, receipt_bytes
 from cube.store.local import LocalStore
 from cube.store.protocol import Entry
 

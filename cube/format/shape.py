@@ -1,0 +1,123 @@
+"""What a root document must look like before anything in it is used: kinds, lengths, bounds. Pure.
+
+A seal says that a document is the one that was sealed; anybody can seal. So every value that readers look up has the kind they
+take it for, and no number leads to more memory than an object of this format can need. Readers load no pydantic; this is it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from cube.errors import CorruptError
+from cube.format.arrays import ArraySpec, read_spec
+from cube.format.originals import HEADERS
+
+_HASH = re.compile(r"[0-9a-f]{64}")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_REQUIRED = ("patch", "modality", "present", "digest", HEADERS)
+"""Arrays that no reader can do without, besides those that ``modalities`` names."""
+
+Where = str
+"""Place in the document, with dots."""
+
+
+def read_specs(document: Mapping[str, Any], url: str) -> dict[str, ArraySpec]:
+    """Return the arrays that a root document lists, by path, once the whole document was found to be of this format.
+
+    Raises ``CorruptError`` that names the place.
+    """
+    try:
+        _facts(_object(_object(document, "attributes", ""), "cube", "attributes"))
+        specs = _arrays(document)
+        _agree(document["attributes"]["cube"], specs)
+    except CorruptError as error:
+        raise CorruptError(f"{url}/zarr.json is damaged, or no root of this package: {error}") from None
+    return specs
+
+
+def _facts(facts: Mapping[str, Any]) -> None:
+    """Look at what the attribute ``cube`` says."""
+    for name in ("format", "recipe", "plan"):
+        _check(isinstance(facts.get(name), str), f"cube.{name}", "expected a text")
+    modalities, seasons = _object(facts, "modalities", "cube"), _object(facts, "seasons", "cube")
+    _check(bool(modalities), "cube.modalities", "there are none")
+    for name, bands in modalities.items():
+        texts = isinstance(bands, list) and bool(bands) and all(isinstance(band, str) for band in bands)
+        _check(texts and len(set(bands)) == len(bands), f"cube.modalities.{name}", "expected the names of its bands")
+    for name, season in seasons.items():
+        days = season.values() if isinstance(season, dict) and season.keys() == {"start", "end"} else [None]
+        dated = all(isinstance(day, str) and _DAY.fullmatch(day) for day in days)
+        _check(dated, f"cube.seasons.{name}", "expected its first and last day, as start and end")
+    for name, value in _object(facts, "saturated", "cube").items():
+        known = name in modalities and isinstance(value, int | float) and not isinstance(value, bool)
+        _check(known and math.isfinite(value), f"cube.saturated.{name}", "expected the value of a modality")
+    _check(_whole(facts.get("tile"), 1, 2**16), "cube.tile", "expected the side of a tile in pixels")
+    certified = _object(facts, "certificate", "cube")
+    _check(certified.get("hash") == "blake3", "cube.certificate.hash", "expected blake3")
+    for name in ("pixels", "root"):
+        _check(_hash(certified.get(name)), f"cube.certificate.{name}", "expected 64 hexadecimal digits")
+    for name in ("arrays", "metadata"):
+        for key, value in _object(certified, name, "cube.certificate").items():
+            _check(_hash(value), f"cube.certificate.{name}.{key}", "expected 64 hexadecimal digits")
+
+
+def _arrays(document: Mapping[str, Any]) -> dict[str, ArraySpec]:
+    listed = _object(_object(document, "consolidated_metadata", ""), "metadata", "consolidated_metadata")
+    specs: dict[str, ArraySpec] = {}
+    for path, item in listed.items():
+        kind = item.get("node_type") if isinstance(item, dict) else None
+        _check(kind in ("array", "group"), path, "expected an array or a group")
+        if kind == "array":
+            specs[path] = read_spec(path, item)
+        else:
+            _object(item, "attributes", path)
+    return specs
+
+
+def _agree(facts: Mapping[str, Any], specs: Mapping[str, ArraySpec]) -> None:
+    """Hold the arrays against each other: as many patches, and the modalities that are named."""
+    for name in (*_REQUIRED, *(f"{modality}_band" for modality in facts["modalities"])):
+        _check(name in specs, name, "there is no such array")
+    patches, kinds = specs["patch"].shape[0], len(facts["modalities"])
+    _check(patches > 0, "patch", "there is none")
+    for path, spec in specs.items():
+        _check(spec.dimensions[:1] != ("patch",) or spec.shape[0] == patches, path, f"expected {patches:,} patches")
+    lengths: dict[str, int] = {}
+    for path, spec in specs.items():
+        for dimension, length in zip(spec.dimensions, spec.shape, strict=True) if "/" not in path else ():
+            known = lengths.setdefault(dimension, length)
+            _check(known == length, path, f"expected {known:,} along {dimension}, as other arrays have")
+    for path, expected in {"present": (patches, kinds), "digest": (patches, kinds, 32)}.items():
+        _check(specs[path].shape == expected, path, f"expected the shape {expected}")
+    _check(specs[HEADERS].shape[:2] == (patches, kinds), HEADERS, f"expected the shape {(patches, kinds)} and its bytes")
+    for name in facts["modalities"]:
+        _check(name in specs and specs[name].inner is not None, name, "expected an array of pixels in shards")
+        spec, dimensions = specs[name], ("patch", f"{name}_band", "y", "x")
+        _check(spec.dimensions == dimensions, name, f"expected the dimensions {', '.join(dimensions)}")
+        size, slots, tile = spec.shape[-1], specs[HEADERS].chunks[0], spec.inner[-1] if spec.inner else 0
+        shape = patches, spec.shape[1], size, size
+        _check(spec.shape == shape, name, f"expected the shape {shape}")
+        _check(spec.chunks == (slots, *shape[1:]), name, f"expected shards of {slots:,} patches")
+        _check(spec.inner == (1, spec.shape[1], tile, tile), name, "expected square tiles with every band")
+
+
+def _object(holder: Mapping[str, Any], name: str, where: Where) -> dict[str, Any]:
+    value = holder.get(name) if isinstance(holder, Mapping) else None
+    _check(isinstance(value, dict), f"{where}.{name}".lstrip("."), "expected an object")
+    return value  # type: ignore[return-value]
+
+
+def _check(good: bool, where: Where, what: str) -> None:
+    if not good:
+        raise CorruptError(f"{where}: {what}")
+
+
+def _whole(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _hash(value: Any) -> bool:
+    return isinstance(value, str) and _HASH.fullmatch(value) is not None
