@@ -20,6 +20,10 @@ _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _REQUIRED = ("patch", "modality", "present", "digest", HEADERS)
 """Arrays that no reader can do without, besides those that ``modalities`` names."""
 
+_PER_PATCH = {"patch", "season", "scene", "number", "split", "epsg", "crs_index", "transform", "lon", "lat", "kept"}
+_PER_PATCH |= {"present", "nan_count", "zero_count", "saturated_count", "digest"}
+"""Labels that this package knows."""
+
 Where = str
 """Place in the document, with dots."""
 
@@ -84,7 +88,8 @@ def _agree(facts: Mapping[str, Any], specs: Mapping[str, ArraySpec]) -> None:
     patches, kinds = specs["patch"].shape[0], len(facts["modalities"])
     _check(patches > 0, "patch", "there is none")
     for path, spec in specs.items():
-        _check(spec.dimensions[:1] != ("patch",) or spec.shape[0] == patches, path, f"expected {patches:,} patches")
+        _check(spec.dimensions[0] == "patch" or path not in _PER_PATCH, path, "expected the dimension patch")
+        _check(spec.dimensions[0] != "patch" or spec.shape[0] == patches, path, f"expected {patches:,} patches")
     lengths: dict[str, int] = {}
     for path, spec in specs.items():
         for dimension, length in zip(spec.dimensions, spec.shape, strict=True) if "/" not in path else ():

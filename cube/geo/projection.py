@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cube.errors import CorruptError
+
 System = int | str
 """A CRS by its EPSG code or its definition in WKT."""
 
@@ -23,13 +25,30 @@ def numbered(epsg: NDArray[Any], crs_index: NDArray[Any] | None) -> NDArray[np.i
 
 
 def system(number: int, definitions: Sequence[str]) -> System:
-    """Return the CRS that a number other than 0 means."""
+    """Return the CRS that a number other than 0 means. Raises ``CorruptError`` where there is no such definition."""
+    if number < -len(definitions):
+        raise CorruptError(f"crs_index: it points at definition {-1 - number} of {len(definitions)}")
     return int(number) if number > 0 else str(definitions[-1 - number])
+
+
+def known_crs(crs: System) -> Any:
+    """Return the ``pyproj.CRS`` of a code or definition. Raises ``CorruptError`` for what is no CRS."""
+    from pyproj import CRS
+    from pyproj.exceptions import ProjError
+
+    try:
+        return CRS.from_user_input(crs)
+    except ProjError as error:
+        raise CorruptError(f"{crs!r} is no CRS that PROJ knows ({error})") from None
 
 
 @cache
 def to_degrees(crs: System) -> Any:
-    """Return the ``pyproj.Transformer`` from a CRS to longitude and latitude."""
+    """Return the ``pyproj.Transformer`` from a CRS to longitude and latitude. Raises ``CorruptError`` for what is no CRS."""
     from pyproj import Transformer
+    from pyproj.exceptions import ProjError
 
-    return Transformer.from_crs(crs, 4326, always_xy=True)
+    try:
+        return Transformer.from_crs(known_crs(crs), 4326, always_xy=True)
+    except ProjError as error:
+        raise CorruptError(f"{crs!r}: no way from it to longitude and latitude ({error})") from None

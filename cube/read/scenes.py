@@ -14,12 +14,12 @@ import numpy as np
 import rioxarray  # noqa: F401 (registers ``.rio``)
 import xarray as xr
 from numpy.typing import NDArray
-from pyproj import CRS
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
 import cube.read.pictures  # noqa: F401 (registers ``Dataset.cube``)
 from cube.errors import RequestError
+from cube.geo.projection import known_crs
 from cube.read.open import open_cube
 from cube.read.opened import open_source
 from cube.read.pixels import PixelReader
@@ -143,7 +143,7 @@ def _axes(where: Placements, shape: tuple[int, int]) -> dict[str, Any]:
         raise RequestError(f"the affine {where.affine} is rotated, so its pixels have no x and y of their own")
     if not (where.epsg or where.wkt):
         return {"x": ("x", a * columns + c, {"axis": "X"}), "y": ("y", e * rows + f, {"axis": "Y"})}
-    crs = CRS.from_user_input(where.wkt or where.epsg)
+    crs = known_crs(where.wkt or where.epsg)
     axes = {axis["axis"]: axis for axis in crs.cs_to_cf()}
     facts = {**crs.to_cf(), "spatial_ref": crs.to_wkt()}
     return {

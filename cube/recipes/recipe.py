@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from cube.errors import RecipeError
 from cube.recipes.bundled import nearest
+from cube.recipes.patterns import compiled
 from cube.recipes.reading import Document, load_document
 from cube.recipes.sections import (
     CODEC,
@@ -143,7 +144,7 @@ def _layout_problems(recipe: Recipe) -> list[str]:
 
 def _template_problems(recipe: Recipe) -> list[str]:
     problems = []
-    known = set(re.compile(recipe.source.pattern).groupindex)
+    known = set(compiled(recipe.source.pattern).groupindex)
     for place, template in (("patch.id", recipe.patch.id), ("source.path", recipe.source.path)):
         try:
             parts = [part for part in Formatter().parse(template) if part[1] is not None]

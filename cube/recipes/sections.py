@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from cube.recipes.patterns import compiled
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Dtype = Literal["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
 Incomplete = Literal["fail", "reject", "keep"]
@@ -46,8 +48,8 @@ class Source(Section):
     @classmethod
     def _groups(cls, value: str) -> str:
         try:
-            names = re.compile(value).groupindex
-        except re.error as error:
+            names = compiled(value).groupindex
+        except ValueError as error:
             raise ValueError(f"not a regular expression: {error}") from error
         if missing := [name for name in _GROUPS if name not in names]:
             raise ValueError(f"lacks the named groups {missing}; expected (?P<name>…) for each of {list(_GROUPS)}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
+from functools import partial
+from typing import Any
 
 from cube.errors import RequestError
 from cube.recipes.bundled import recipe_names
+from cube.recipes.patterns import whole_match
 from cube.recipes.recipe import Recipe, read_recipe
 
 LARGEST = 2**31 - 1
@@ -24,19 +26,19 @@ class Names:
     """The names that a recipe knows."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self._match = re.compile(recipe.source.pattern).fullmatch
+        self._match = partial(whole_match, recipe.source.pattern)
         self._exact = recipe.source.exact_extensions
         self.recipe = recipe
         self.seasons = {season.token: place for place, season in enumerate(recipe.seasons.values())}
         self.modalities = {modality.token: place for place, modality in enumerate(recipe.modalities.values())}
 
-    def read(self, key: str) -> re.Match[str] | None:
+    def read(self, key: str) -> Any:
         """Return the groups of a file's name; None for a name that the recipe does not know."""
         name = key.rpartition("/")[2]
         match = self._match(name) or self._otherwise(name)
         return match if match and self._known(match) else None
 
-    def _otherwise(self, name: str) -> re.Match[str] | None:
+    def _otherwise(self, name: str) -> Any:
         """Match a name with its extension as others spell it."""
         return None if self._exact else next(filter(None, map(self._match, _spellings(name))), None)
 
@@ -56,7 +58,7 @@ class Names:
             made = ""
         return made if self.read(made) else self.recipe.source.pattern
 
-    def _known(self, match: re.Match[str]) -> bool:
+    def _known(self, match: Any) -> bool:
         season, modality, scene, patch = match.group("season", "modality", "scene", "patch")
         if season not in self.seasons or modality not in self.modalities or not (scene.isdecimal() and patch.isdecimal()):
             return False

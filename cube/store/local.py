@@ -6,8 +6,9 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -20,6 +21,10 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 """Answers of a file system that has no hard links."""
 _NOT_OPENED = (errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP)
 """Answers where a socket, or a device without a driver, is opened."""
+_STREAMS = 8
+"""Files that are flushed at the same time."""
+_NAMED: set[str] = set()
+"""Folders whose names, and those of all above, are on the disk as far as this process knows."""
 _NO_FLUSH = (errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP, errno.ENOSYS)
 """Answers of a file system that does not flush folders."""
 
@@ -112,7 +117,7 @@ class LocalStore:
                 _link(aside, path)
             except FileExistsError:
                 return self.read(key)
-        self._flush_names([key])
+        _flush_names([self._path(key)])
         return data
 
     @contextmanager
@@ -125,35 +130,20 @@ class LocalStore:
             os.replace(aside, path)
 
     def secure(self, keys: Iterable[str]) -> None:
-        keys = list(keys)
-        for key in keys:
-            with regular_file(self._path(key)) as (file, _):
-                os.fsync(file)
-        self._flush_names(keys)
+        paths = [self._path(key) for key in keys]
+        _together(_flush_file, paths)
+        _flush_names(paths)
 
     def keep(self, key: str, data: bytes) -> None:
         with self.writing(key) as file:
             file.write(data)
             _flush(file)
-        self._flush_names([key])
-
-    def _flush_names(self, keys: Iterable[str]) -> None:
-        """Flush the folders in which these objects have their names, and those above, which may be new as well."""
-        folders: set[str] = set()
-        for key in keys:
-            folder = os.path.dirname(self._path(key))
-            while folder not in folders:
-                folders.add(folder)
-                if os.path.ismount(folder):
-                    break
-                folder = os.path.dirname(folder)
-        for folder in sorted(folders, key=len, reverse=True):
-            _flush_folder(folder)
+        _flush_names([self._path(key)])
 
     @contextmanager
     def _aside(self, path: str) -> Iterator[tuple[str, str]]:
         """Give a path and that of a file beside it, on the same file system, which is gone when the block ends."""
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        _make_folder(os.path.dirname(path))
         aside = os.path.join(self.staging or os.path.dirname(path), f".{uuid4().hex}.partial")
         os.makedirs(os.path.dirname(aside), exist_ok=True)
         try:
@@ -244,6 +234,42 @@ def _write_flushed(path: str, data: bytes, mode: str = "wb") -> None:
 def _flush(file: IO[bytes]) -> None:
     file.flush()
     os.fsync(file.fileno())
+
+
+def _make_folder(path: str) -> None:
+    """Make a folder and those above it, where they are missing."""
+    if not os.path.isdir(path):
+        _make_folder(os.path.dirname(path))
+        with suppress(FileExistsError):  # others make it, too
+            os.mkdir(path)
+        _NAMED.discard(path)
+
+
+def _flush_names(paths: Iterable[str]) -> None:
+    """Flush the folders in which files have their names, and above them each folder that this process has not flushed yet."""
+    folders = {os.path.dirname(path) for path in paths}
+    above = {parent for folder in folders for parent in _unnamed(folder)}
+    _together(_flush_folder, sorted(folders | {os.path.dirname(folder) for folder in above}))
+    _NAMED.update(above)
+
+
+def _unnamed(folder: str) -> Iterator[str]:
+    """Yield a folder and those above it whose own names may not be on the disk yet."""
+    while folder not in _NAMED and not os.path.ismount(folder):
+        yield folder
+        folder = os.path.dirname(folder)
+
+
+def _together(flush: Callable[[str], None], paths: Sequence[str]) -> None:
+    """Flush several files or folders at the same time: a disk writes its journal once for all that wait for it."""
+    with ThreadPoolExecutor(min(_STREAMS, max(1, len(paths))), thread_name_prefix="cube-flush") as pool:
+        for _ in pool.map(flush, paths):
+            pass
+
+
+def _flush_file(path: str) -> None:
+    with regular_file(path) as (file, _):
+        os.fsync(file)
 
 
 def _flush_folder(path: str) -> None:

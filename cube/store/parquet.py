@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cube.errors import CorruptError
+from cube.errors import CorruptError, CubeError
 from cube.store.protocol import Range, Store
 
 _TAIL = 2**18
@@ -46,15 +47,24 @@ class ColumnFile:
         length = int.from_bytes(tail[-_MARK:-4], "little") + _MARK
         if length > len(tail) and tail[-4:] == b"PAR1":
             tail = self._ask([Range(self.key, -length, None)])[0]
-        try:
+        with self._parsing():
             return pq.read_metadata(pa.BufferReader(tail[-length:]))
-        except (pa.ArrowInvalid, OSError) as error:
+
+    @contextmanager
+    def _parsing(self) -> Iterator[None]:
+        """Turn what Arrow says of a footer or a page that is none into an error that names the file."""
+        try:
+            yield
+        except (CubeError, FileNotFoundError):
+            raise
+        except (ValueError, OSError, pa.ArrowException) as error:
             raise CorruptError(f"{self.url} is no Parquet file, or damaged: {error}") from None
 
     @cached_property
     def schema(self) -> Any:
-        """The Arrow schema with its metadata."""
-        return self.metadata.schema.to_arrow_schema()
+        """The Arrow schema with its metadata. Raises ``CorruptError`` if it cannot be read."""
+        with self._parsing():
+            return self.metadata.schema.to_arrow_schema()
 
     @property
     def groups(self) -> list[int]:
@@ -75,8 +85,9 @@ class ColumnFile:
         """Return the least and the greatest value of a column (a dotted path) in a row group, None where not recorded."""
         if path not in self._places:
             return None
-        statistics = self.metadata.row_group(group).column(self._places[path]).statistics
-        return (statistics.min, statistics.max) if statistics is not None and statistics.has_min_max else None
+        with self._parsing():
+            statistics = self.metadata.row_group(group).column(self._places[path]).statistics
+            return (statistics.min, statistics.max) if statistics is not None and statistics.has_min_max else None
 
     def read(self, columns: Sequence[str], groups: Iterable[int]) -> Any:
         """Return an Arrow table of some columns (top-level names or dotted paths) of some row groups, in order.
@@ -89,11 +100,11 @@ class ColumnFile:
         image = np.zeros(max([stop for _, stop in ranges], default=0) + _MARK, np.uint8)
         for (start, stop), data in self._parts.items():
             image[start:stop] = np.frombuffer(data, np.uint8)[: max(0, len(image) - start)]
-        try:
+        with self._parsing():
             file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(image)), metadata=self.metadata)
-            return file.read_row_groups(groups, columns=list(columns), use_threads=False)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise CorruptError(f"{self.url} is damaged: {error}") from None
+            table = file.read_row_groups(groups, columns=list(columns), use_threads=False)
+            table.validate(full=True)
+        return table
 
     def _wanted(self, columns: Sequence[str]) -> list[int]:
         return [
@@ -103,8 +114,11 @@ class ColumnFile:
         ]
 
     def _range(self, place: int, group: int) -> tuple[int, int]:
-        chunk = self.metadata.row_group(group).column(place)
-        start = chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
+        with self._parsing():
+            chunk = self.metadata.row_group(group).column(place)
+            start = chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
+            if start < 0 or chunk.total_compressed_size < 0:
+                raise ValueError(f"a column at {start:,} of {chunk.total_compressed_size:,} bytes")
         return start, start + chunk.total_compressed_size
 
     def _fetch(self, ranges: list[tuple[int, int]]) -> None:
@@ -119,7 +133,10 @@ class ColumnFile:
             else:
                 joined.append((start, stop))
         data = self._ask([Range(self.key, start, stop) for start, stop in joined])
-        self._parts |= dict(zip(joined, data, strict=True))
+        for (start, stop), part in zip(joined, data, strict=True):
+            if len(part) != stop - start:  # before anything is made as long as the footer says
+                raise CorruptError(f"{self.url} is damaged: it ends before byte {stop:,}, where its footer has a column")
+            self._parts[start, stop] = part
 
     def _ask(self, ranges: list[Range]) -> list[bytes]:
         found = self.store.read_ranges(ranges)
