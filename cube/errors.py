@@ -19,9 +19,32 @@
 
 from __future__ import annotations
 
+import re
+
+_SCHEMES = "https?|s3a?|gcs|gs|abfss?|adl|az|s?ftp|ftps|hdfs|webhdfs|ssh|tcp|tls|ucxx?|wss?|inproc|github|oci"
+_URL = re.compile(rf"""[\w+.:-]*://[^\s'"<>]+|\b(?:{_SCHEMES}):[^\s'"<>]*@[^\s'"<>]*""")
+_TAIL = re.compile(r"([?#;]).+")
+
+
+def without_secrets(text: str) -> str:
+    """Return a text in which no URL says more than where something lies: no user, no query, no parameter, no fragment."""
+    return _URL.sub(_place, text)
+
+
+def _place(url: re.Match[str]) -> str:
+    scheme, mark, rest = url[0].partition("://" if "://" in url[0] else ":")
+    user, at, place = rest.rpartition("@")
+    return f"{scheme}{mark}{'…' if user else ''}{at}" + _TAIL.sub(r"\1…", place)
+
 
 class CubeError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base of all errors raised on purpose. What may be a secret in a URL is taken out of what they say."""
+
+    def __str__(self) -> str:
+        return without_secrets(super().__str__())
+
+    def __repr__(self) -> str:
+        return without_secrets(super().__repr__())
 
 
 class RequestError(CubeError, ValueError):
@@ -60,7 +83,7 @@ class RejectedFile(WorkError):
         self.detail = detail
 
     def __str__(self) -> str:
-        return f"{self.reason}: {self.detail}"
+        return without_secrets(f"{self.reason}: {self.detail}")
 
 
 class UnusableError(WorkError):

@@ -18,7 +18,7 @@ from cube.cli.options import CONFIG, JSON, SCHEDULER, WORKERS, print_value, proc
 from cube.cli.progress import Meter
 from cube.cli.storage import clean, copy
 from cube.cli.words import built_text, estimate_document, plan_text, report_text, visible
-from cube.errors import CorruptError, CubeError, RequestError, TargetError
+from cube.errors import CorruptError, CubeError, RequestError, TargetError, without_secrets
 from cube.jobs import SAMPLE
 from cube.work.settings import Defaults
 
@@ -84,6 +84,8 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            raise click.UsageError(visible(without_secrets(error.format_message())), ctx=error.ctx) from None
         except CubeError as error:
             _tell(f"cube: {_lines(error)}")
             ctx.exit(2 if isinstance(error, RequestError) else 1)
@@ -99,7 +101,7 @@ class _Commands(click.Group):
 
 def _lines(error: Exception) -> str:
     """Return what an error says; names of files in it may be anything."""
-    return "\n".join(visible(line) for line in str(error).split("\n"))
+    return "\n".join(visible(without_secrets(line)) for line in str(error).split("\n"))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -14,7 +14,7 @@ import dask.config
 from distributed import Client, Future, LocalCluster, as_completed
 from distributed.comm import CommClosedError
 
-from cube.errors import CubeError, RequestError, StorageError
+from cube.errors import CubeError, RequestError, StorageError, without_secrets
 from cube.work.config import ClusterProfile
 
 _RETRIES = 2
@@ -110,6 +110,8 @@ def _require_worker(client: Client, name: str, seconds: float) -> None:
 
 
 def _connected(scheduler: str) -> Client:
+    if without_secrets(scheduler) != scheduler:  # Dask would print it
+        raise RequestError(f"the address of a scheduler is protocol, host and port, such as tcp://127.0.0.1:8786: {scheduler}")
     try:
         return Client(scheduler, timeout=_CONNECT_SECONDS)
     except (OSError, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,14 +12,16 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from distributed import Client, LocalCluster
 from making import Made, write_recipe
 from servers import S3Server, seaweedfs
 
-from cube.errors import StorageError
+from cube.cli.main import main
+from cube.errors import RequestError, StorageError
 from cube.jobs.copy import copy_objects
 from cube.store.urls import open_store
-from cube.work.clusters import run
+from cube.work.clusters import open_cluster, run
 
 WRONG = "planted-wrong-secret"
 TOKEN = "planted-session-token"
@@ -99,3 +102,69 @@ def test_a_task_that_fails_on_a_worker_does_not_log_them(tmp_path: Path) -> None
     told = f"{caught.value} {logs}"
     assert "copy_objects" in told  # Dask does log the failing call with what it was given
     assert [secret for secret in (WRONG, TOKEN, "AKIAPLANTED") if secret in told] == []
+
+
+SECRET = "pl4nted/s3cr3t"
+URLS = (
+    f"simplecache::s3://k:{SECRET}@b/x.zarr",
+    f"s3://k:{SECRET}@b/x.zarr",
+    f"https://h.invalid/x.zarr?token={SECRET}",
+    f"https://h.invalid/x.zarr;{SECRET}",
+    f"https://h.invalid/x.zarr#{SECRET}",
+    f"https:user:{SECRET}@h.invalid/x.zarr",
+    f"https://user:{SECRET}@h.invalid/x.zarr",
+)
+PLACES = (
+    ("info", "URL"),
+    ("verify", "URL", "--workers", "0"),
+    ("verify", "HERE/x.zarr", "--source", "URL", "--workers", "0"),
+    ("search", "URL", "--where", "scene=1"),
+    ("copy", "URL", "HERE/y.zarr", "--workers", "0"),
+    ("copy", "HERE/x.zarr", "URL", "--workers", "0"),
+    ("clean", "URL"),
+    ("plan", "URL", "--source", "HERE"),
+    ("plan", "HERE/tiny.yaml", "--source", "URL"),
+    ("build", "HERE/tiny.yaml", "--source", "HERE", "--to", "URL", "--workers", "0"),
+    ("info", "HERE/x.zarr", "--config", "URL"),
+    ("URL",),
+    ("info", "HERE/x.zarr", "URL"),
+    ("info", "--URL"),
+)
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_no_url_that_holds_one_is_echoed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setattr("cube.store.failures._READ_SECONDS", 1)
+    write_recipe(tmp_path / "tiny.yaml")
+    for words in PLACES:
+        given = [word.replace("HERE", str(tmp_path)).replace("URL", url) for word in words]
+        result = CliRunner().invoke(main, given)
+        assert result.exit_code in (1, 2), (words, result.output)
+        assert not isinstance(result.exception, Exception) or isinstance(result.exception, SystemExit), words
+        assert SECRET not in result.output, words
+        assert "s3cr3t" not in result.output, words
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and b"s3cr3t" in path.read_bytes()]
+    assert kept == []
+
+
+def test_a_scheduler_that_is_not_there_is_named_without_them(tmp_path: Path) -> None:
+    with pytest.raises(RequestError) as caught, open_cluster(scheduler=f"tcp://u:{SECRET}@127.0.0.1:9", workers=1):
+        pass
+    assert "127.0.0.1:9" in str(caught.value)
+    assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("s3://k:S@b/x is gone", "s3://…@b/x is gone"),
+        ("simplecache::s3://k:S@b/x", "simplecache::s3://…@b/x"),
+        ("'https://h/x?token=S' and https://h/y#S;", "'https://h/x?…' and https://h/y#…"),
+        ("https:u:S@h/x", "https:…@h/x"),
+        ("writing to s3://b/x.zarr; mend that", "writing to s3://b/x.zarr; mend that"),
+        ("/data/a;b#c?d@e and class:Urban>0; scene=1", "/data/a;b#c?d@e and class:Urban>0; scene=1"),
+    ],
+)
+def test_a_url_says_no_more_than_where_something_lies(said: str, told: str) -> None:
+    assert str(RequestError(said)) == told
+    assert str(pickle.loads(pickle.dumps(StorageError(said)))) == told
