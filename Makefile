@@ -38,7 +38,7 @@ demo-s3: setup
 	PYTHONPATH=tests $(BIN)/python tests/integration/demo_s3.py
 
 test: setup
-	$(BIN)/python -m pytest -m "not judges"
+	$(BIN)/python -m pytest -m "not judges" --numprocesses auto --maxprocesses 4 --dist loadfile --durations 20
 
 lint: setup
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@
 from __future__ import annotations
 
 import re
+from typing import Self
 
 _SCHEMES = "https?|s3a?|gcs|gs|abfss?|adl|az|s?ftp|ftps|hdfs|webhdfs|ssh|tcp|tls|ucxx?|wss?|inproc|github|oci"
 _URL = re.compile(rf"""[\w+.:-]*://[^\s'"<>]+|\b(?:{_SCHEMES}):[^\s'"<>]*@[^\s'"<>]*""")
@@ -100,6 +101,10 @@ class CorruptError(WorkError):
 
 class StorageError(WorkError, OSError):
     """Reading or writing failed for good: disk full, connection lost, permission taken away."""
+
+    def __new__(cls, *words: object) -> Self:
+        """Make one as ``OSError`` does: what brings errors back from a Dask worker calls this."""
+        return OSError.__new__(cls, *words)
 
 
 class UntrustedError(WorkError):

@@ -81,6 +81,7 @@ def parquet(table: pa.Table) -> bytes:
         table,
         file,
         compression="zstd",
+        write_page_checksum=True,
         row_group_size=ROW_GROUP,
         use_dictionary=[name for name in _leaves(table.schema) if not name.startswith(_VARIED)],
         write_statistics=[*(name for name in searched if name not in ("bbox", "proj:centroid")), *leaves],

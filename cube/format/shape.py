@@ -13,11 +13,12 @@ from typing import Any
 
 from cube.errors import CorruptError
 from cube.format.arrays import ArraySpec, read_spec
-from cube.format.originals import HEADERS
+from cube.format.originals import HEADERS, ORIGINALS
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
-_REQUIRED = ("patch", "modality", "present", "digest", HEADERS)
+_RECORDS = {f"{ORIGINALS}/{name}" for name in ("header_size", "pixel_start", "size", "digest", "path")}
+_REQUIRED = ("patch", "modality", "present", "digest", HEADERS, *sorted(_RECORDS))
 """Arrays that no reader can do without, besides those that ``modalities`` names."""
 
 _PER_PATCH = {"patch", "season", "scene", "number", "split", "epsg", "crs_index", "transform", "lon", "lat", "kept"}
@@ -78,6 +79,7 @@ def _arrays(document: Mapping[str, Any]) -> dict[str, ArraySpec]:
             specs[path] = read_spec(path, item)
         else:
             _object(item, "attributes", path)
+    _check(ORIGINALS in listed and ORIGINALS not in specs, ORIGINALS, "expected a group")
     return specs
 
 
@@ -88,7 +90,7 @@ def _agree(facts: Mapping[str, Any], specs: Mapping[str, ArraySpec]) -> None:
     patches, kinds = specs["patch"].shape[0], len(facts["modalities"])
     _check(patches > 0, "patch", "there is none")
     for path, spec in specs.items():
-        _check(spec.dimensions[0] == "patch" or path not in _PER_PATCH, path, "expected the dimension patch")
+        _check(spec.dimensions[0] == "patch" or path not in _PER_PATCH | _RECORDS, path, "expected the dimension patch")
         _check(spec.dimensions[0] != "patch" or spec.shape[0] == patches, path, f"expected {patches:,} patches")
     lengths: dict[str, int] = {}
     for path, spec in specs.items():
@@ -98,13 +100,14 @@ def _agree(facts: Mapping[str, Any], specs: Mapping[str, ArraySpec]) -> None:
     for path, expected in {"present": (patches, kinds), "digest": (patches, kinds, 32)}.items():
         _check(specs[path].shape == expected, path, f"expected the shape {expected}")
     _check(specs[HEADERS].shape[:2] == (patches, kinds), HEADERS, f"expected the shape {(patches, kinds)} and its bytes")
-    for name in facts["modalities"]:
+    for name, bands in facts["modalities"].items():
         _check(name in specs and specs[name].inner is not None, name, "expected an array of pixels in shards")
         spec, dimensions = specs[name], ("patch", f"{name}_band", "y", "x")
         _check(spec.dimensions == dimensions, name, f"expected the dimensions {', '.join(dimensions)}")
         size, slots, tile = spec.shape[-1], specs[HEADERS].chunks[0], spec.inner[-1] if spec.inner else 0
         shape = patches, spec.shape[1], size, size
         _check(spec.shape == shape, name, f"expected the shape {shape}")
+        _check(len(bands) == spec.shape[1], f"cube.modalities.{name}", f"expected the names of {spec.shape[1]} bands")
         _check(spec.chunks == (slots, *shape[1:]), name, f"expected shards of {slots:,} patches")
         _check(spec.inner == (1, spec.shape[1], tile, tile), name, "expected square tiles with every band")
 

@@ -41,6 +41,13 @@ class ColumnFile:
     @cached_property
     def metadata(self) -> Any:
         """The footer. Raises ``FileNotFoundError`` if the object is missing, ``CorruptError`` if it is no Parquet file."""
+        try:
+            return self._footer()
+        except CorruptError:
+            self._parts.clear()  # it may have been damaged only on its way
+            return self._footer()
+
+    def _footer(self) -> Any:
         tail = self._ask([Range(self.key, -_TAIL, None)])[0]
         if len(tail) < _TAIL:
             self._parts[0, len(tail)] = tail
@@ -95,13 +102,21 @@ class ColumnFile:
         Raises ``CorruptError`` if the bytes are damaged.
         """
         groups = list(groups)
+        try:
+            return self._table(columns, groups)
+        except CorruptError:
+            self._parts.clear()
+            return self._table(columns, groups)
+
+    def _table(self, columns: Sequence[str], groups: list[int]) -> Any:
         ranges = [self._range(place, group) for place in self._wanted(columns) for group in groups]
         self._fetch(ranges)
         image = np.zeros(max([stop for _, stop in ranges], default=0) + _MARK, np.uint8)
         for (start, stop), data in self._parts.items():
             image[start:stop] = np.frombuffer(data, np.uint8)[: max(0, len(image) - start)]
         with self._parsing():
-            file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(image)), metadata=self.metadata)
+            image_file = pa.BufferReader(pa.py_buffer(image))
+            file = pq.ParquetFile(image_file, metadata=self.metadata, page_checksum_verification=True)
             table = file.read_row_groups(groups, columns=list(columns), use_threads=False)
             table.validate(full=True)
         return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import socket
@@ -23,6 +24,8 @@ from making import leave_out
 from zarr.core.sync import sync
 
 _START_SECONDS = 40
+_PROCESSES = 4
+"""Test processes that run beside each other at most."""
 _ADMIN = {"accessKey": "cubeadmin", "secretKey": "cubeadmin-secret"}
 _IDENTITIES = {
     "identities": [
@@ -78,10 +81,14 @@ class S3Server:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports nobody listens on, below those that the system gives to outgoing connections."""
+    """Return ports nobody listens on, below those that the system gives to outgoing connections.
+
+    Test processes that run beside each other choose from different ones.
+    """
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _PROCESSES
     ports: list[int] = []
     with ExitStack() as stack:
-        for port in random.sample(range(20000, 32000), 100 * count):
+        for port in random.sample(range(20000 + process, 32000, _PROCESSES), 100 * count):
             if len(ports) == count:
                 break
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +16,11 @@ import pytest
 import xarray as xr
 from drills import Ground, full_disk, ground
 from making import MODALITIES
+from servers import close_connections
 
 import cube.store.objects
 from cube import Samples, open_cube
-from cube.errors import CorruptError
+from cube.errors import CorruptError, CubeError
 from cube.store.protocol import Entry
 from cube.store.urls import open_store
 
@@ -292,3 +294,86 @@ def test_opening_asks_for_what_is_promised(field: Ground) -> None:
     gets = [item.path.removeprefix(cube) for item in field.proxy.log if item.method == "GET"]
     assert sorted(gets) == sorted(["zarr.json", *(f"{name}/c/0" for name in plain.xindexes)])
     assert {item.status for item in field.proxy.log} == {200}
+
+
+ALL_KINDS = ("error500", "slowdown", "reset", "stall_body", "truncate", "truncate_fin", "corrupt", "latency")
+
+
+def uses(field: Ground, to: str) -> dict[str, Any]:
+    """Return what people do with a cube on S3, each giving what it found; nothing but reads befalls the proxy."""
+
+    def command(*words: str) -> Any:
+        def run() -> str:
+            result = field.run(*words)
+            assert result.exit_code == 0, (words, result.output)
+            return result.stdout
+
+        return run
+
+    def copied(*more: str) -> Any:
+        def run() -> dict[str, bytes]:
+            with tempfile.TemporaryDirectory() as folder:
+                result = field.run("copy", to, f"{folder}/x.zarr", *more, "--workers", "0")
+                assert result.exit_code == 0, (more, result.output)
+                return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder, "x.zarr").rglob("*.json")}
+
+        return run
+
+    def samples() -> bytes:
+        values = Samples(to, incomplete="keep").read([0, 2])["s1"]
+        return bytes(values.tobytes())
+
+    def pixels() -> Any:
+        with open_cube(to) as cube:
+            return cube.s2.isel(patch=[0, 3]).values.tobytes()
+
+    return {
+        "info": command("info", to),
+        "info --patch": command("info", to, "--patch", "ROIs1970_fall_3_p1"),
+        "search": command("search", to, "--where", "scene=3 and class:Urban>=0"),
+        "verify": command("verify", to, "--workers", "0"),
+        "verify --source": command("verify", to, "--source", field.source, "--workers", "0"),
+        "verify --catalog": command("verify", to, "--catalog", "--workers", "0"),
+        "copy": copied(),
+        "copy --where": copied("--where", "number>2"),
+        "clean": command("clean", to.rpartition("/")[0]),
+        "plan": command("plan", str(field.recipe), "--source", field.source),
+        "open_cube": pixels,
+        "Samples": samples,
+    }
+
+
+@pytest.mark.parametrize(
+    "kind", [kind if kind == "corrupt" else pytest.param(kind, marks=pytest.mark.judges) for kind in ALL_KINDS]
+)
+def test_every_command_and_reader_gets_over_what_passes(field: Ground, kind: str) -> None:
+    to = field.target()
+    assert field.build(to).exit_code == 0
+    rng = random.Random(f"{SEED} {kind}")
+    for name, use in uses(field, to).items():
+        field.proxy.clear()
+        close_connections()
+        wanted = use()
+        asked = [item for item in field.proxy.log if item.method == "GET"]
+        field.proxy.clear()
+        close_connections()
+        rules = [
+            field.proxy.inject(kind, method="GET", skip=skip, at=rng.random(), seconds=3)
+            for skip in sorted(rng.sample(range(len(asked)), min(3, len(asked))))
+        ]
+        assert use() == wanted, (SEED, kind, name)
+        assert any(rule.fired for rule in rules), (kind, name)
+
+
+@pytest.mark.parametrize("name", ["info", "search", "verify", "copy", "clean", "plan", "open_cube", "Samples"])
+def test_every_command_and_reader_says_what_does_not_pass(field: Ground, name: str, impatient: None) -> None:
+    to = field.target()
+    assert field.build(to).exit_code == 0
+    close_connections()
+    field.proxy.inject("denied", method="GET", times=None)
+    started = time.monotonic()
+    with pytest.raises((AssertionError, CubeError, PermissionError)) as caught:
+        uses(field, to)[name]()
+    assert "Access Denied" in str(caught.value) or "not sound" in str(caught.value).lower()
+    assert "Traceback" not in str(caught.value)
+    assert time.monotonic() - started < QUICK

@@ -1,0 +1,62 @@
+"""What it costs that a build is on the disk before it says so: the same build with and without flushing, in turns.
+
+``python benchmarks/flushing.py [--patches 900] [--pairs 5]`` prints the medians and their ratio. Files are in the page cache; no
+Dask, so that nothing but flushing differs. Run it on the kind of disk that cubes are written to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from click.testing import CliRunner
+from scenes import TEXTURE, make_scenes
+
+from cube.cli.main import main as cube
+
+FLUSH = os.fsync
+
+
+def build(source: Path, to: Path, *, flushing: bool) -> float:
+    """Build once and return the seconds it took."""
+    os.sync()
+    os.fsync = FLUSH if flushing else lambda file: None
+    started = time.perf_counter()
+    words = ["build", "sen12ms", "--source", str(source), "--to", str(to), "--workers", "0", "--sample", "0"]
+    result = CliRunner().invoke(cube, words)
+    seconds = time.perf_counter() - started
+    os.fsync = FLUSH
+    if result.exit_code:
+        raise SystemExit(result.output)
+    for kind in ("zarr", "build", "stac"):
+        shutil.rmtree(to.with_suffix(f".{kind}"))
+    return seconds
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--patches", type=int, default=900)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--folder", type=Path, help="where to write; a temporary folder by default")
+    parser.add_argument("--texture", type=Path, default=TEXTURE)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        source = Path(name) / "files"
+        made = len(make_scenes(source, options.patches, texture=options.texture)) // 3
+        taken: dict[bool, list[float]] = {True: [], False: []}
+        for pair in range(options.pairs):
+            for flushing in (pair % 2 == 0, pair % 2 == 1):
+                taken[flushing].append(build(source, Path(name) / "x.zarr", flushing=flushing))
+    medians = {flushing: statistics.median(seconds) for flushing, seconds in taken.items()}
+    print(f"{made:,} patches, medians of {options.pairs}: {medians[True]:.2f} s, {medians[False]:.2f} s without flushing")
+    print(f"ratio {medians[True] / medians[False]:.3f}")
+
+
+if __name__ == "__main__":
+    main()
