@@ -67,12 +67,12 @@ def check_catalog(target: Target, recipe: Recipe, report: Report, survey: Survey
     ``survey`` is that of the verification, None if the cube is not sound. ``schemas`` is a folder of extensions' schemas.
     Raises ``RequestError`` if schemas are wanted that are not at hand.
     """
+    again, judge = describe(target, recipe, report, survey) if survey is not None else None, SchemaJudge(schemas)
     check = _CatalogCheck(target)
-    check.read()
-    check.links()
-    check.schemas(SchemaJudge(schemas), with_extensions=schemas is not None)
-    check.agreement(describe(target, recipe, report, survey) if survey is not None else None)
-    check.page()
+    check.all(judge, again, with_extensions=schemas is not None)
+    if check.findings:  # something may have been damaged only on its way
+        check = _CatalogCheck(target)
+        check.all(judge, again, with_extensions=schemas is not None)
     checks = (*report.checks, *gather(check.names, check.findings))
     return Report(report.url, checks, report.damaged, report.objects, report.stored_bytes)
 
@@ -88,6 +88,13 @@ class _CatalogCheck:
 
     def found(self, check: str, where: str, what: str) -> None:
         self.findings.append(Finding(check, where, what))
+
+    def all(self, judge: SchemaJudge, again: Catalog | None, *, with_extensions: bool) -> None:
+        self.read()
+        self.links()
+        self.schemas(judge, with_extensions=with_extensions)
+        self.agreement(again)
+        self.page()
 
     def read(self) -> None:
         """Read every document from the root catalog on."""

@@ -50,8 +50,8 @@ _LAST = {COLLECTION: 1, CATALOG: 2}
 """What of a catalog is written after everything that it names."""
 _MOST_REJECTED = 10**7
 """Files of one reason that are believed."""
-_ROUNDS = 2
-"""What the verification finds damaged is written once more."""
+_ROUNDS = 3
+"""What the verification finds damaged is written once more; damaged labels hide damaged pixels until then."""
 
 Damaged = tuple[set[int], set[str]]
 """Batches, and keys of other objects."""

@@ -202,15 +202,16 @@ def _chosen(cube: xr.Dataset, rows: NDArray[np.int64]) -> xr.Dataset:
     return chosen
 
 
-def _codec_names(codecs: Iterable[Any]) -> Iterable[str]:
-    """Yield the names of codecs and of those inside them."""
-    for codec in codecs:
+def _codec_names(codecs: Any) -> Iterable[str]:
+    """Yield the names of codecs and of those inside them; what is no list of codecs is a codec that nobody knows."""
+    for codec in codecs if isinstance(codecs, list | tuple) else [codecs]:
         if not isinstance(codec, Mapping):
             yield str(codec)  # the short form: a name alone
             continue
         yield str(codec.get("name"))
-        inner = codec.get("configuration") or {}
-        yield from _codec_names([*inner.get("codecs", ()), *inner.get("index_codecs", ())])
+        inner = codec.get("configuration")
+        for name in ("codecs", "index_codecs") if isinstance(inner, Mapping) else ():
+            yield from _codec_names(inner.get(name, ()))
 
 
 def _variable(source: Source, spec: ArraySpec, cache_bytes: int) -> xr.Variable:

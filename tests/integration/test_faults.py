@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -354,15 +355,17 @@ def test_every_command_and_reader_gets_over_what_passes(field: Ground, kind: str
         field.proxy.clear()
         close_connections()
         wanted = use()
-        asked = [item for item in field.proxy.log if item.method == "GET"]
+        # Nothing tells of a flipped bit in a listing, and of one in the footer of a table the checksum of the whole file alone.
+        path = "^(?!.*(parquet|list-type))" if kind == "corrupt" else ""
+        asked = [item for item in field.proxy.log if item.method == "GET" and re.search(path, f"{item.path}?{item.query}")]
         field.proxy.clear()
         close_connections()
         rules = [
-            field.proxy.inject(kind, method="GET", skip=skip, at=rng.random(), seconds=3)
+            field.proxy.inject(kind, method="GET", path=path, skip=skip, at=rng.random(), seconds=3)
             for skip in sorted(rng.sample(range(len(asked)), min(3, len(asked))))
         ]
         assert use() == wanted, (SEED, kind, name)
-        assert any(rule.fired for rule in rules), (kind, name)
+        assert not asked or any(rule.fired for rule in rules), (kind, name)
 
 
 @pytest.mark.parametrize("name", ["info", "search", "verify", "copy", "clean", "plan", "open_cube", "Samples"])
