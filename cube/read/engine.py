@@ -210,8 +210,9 @@ def _codec_names(codecs: Any) -> Iterable[str]:
             continue
         yield str(codec.get("name"))
         inner = codec.get("configuration")
-        for name in ("codecs", "index_codecs") if isinstance(inner, Mapping) else ():
-            yield from _codec_names(inner.get(name, ()))
+        if isinstance(inner, Mapping):
+            for name in ("codecs", "index_codecs"):
+                yield from _codec_names(inner.get(name, ()))
 
 
 def _variable(source: Source, spec: ArraySpec, cache_bytes: int) -> xr.Variable:
