@@ -1,7 +1,7 @@
 """What it costs that a build is on the disk before it says so: the same build with and without flushing, in turns.
 
-``python benchmarks/flushing.py [--patches 900] [--pairs 5]`` prints the medians and their ratio. Files are in the page cache; no
-Dask, so that nothing but flushing differs. Run it on the kind of disk that cubes are written to.
+``python benchmarks/flushing.py [--patches 900] [--pairs 5]`` prints the medians and their ratio. Files are in the page cache,
+and there is no Dask, so that nothing but flushing differs. Run it on the kind of disk that cubes are written to.
 """
 
 from __future__ import annotations

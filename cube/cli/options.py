@@ -34,6 +34,10 @@ CONFIG = click.option(
     help="YAML file that names storage options and a Dask cluster.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+DASHBOARD = click.option("--dashboard", is_flag=True, help="Print the link to Dask's dashboard.")
+PERFORMANCE = click.option(
+    "--performance-report", type=click.Path(dir_okay=False), metavar="FILE", help="Keep Dask's performance report (HTML)."
+)
 SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Use the Dask cluster at this address (tcp://…).")
 WORKERS = click.option("--workers", type=click.IntRange(0), show_default="cores", help="Local processes.")
 

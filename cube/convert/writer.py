@@ -95,10 +95,13 @@ def write_cube(
     for good. Whatever is written stays and the next run goes on from it.
     """
     with claimed(plan, target):
-        return _write(plan, target, client, watcher, tolerance)
+        return write_claimed(plan, target, client, watcher, tolerance)
 
 
-def _write(plan: Plan, target: Target, client: Client | None, watcher: Watcher, tolerance: Tolerance) -> Written:
+def write_claimed(
+    plan: Plan, target: Target, client: Client | None, watcher: Watcher = SILENT, tolerance: Tolerance = TOLERANT
+) -> Written:
+    """Write a cube to a target that is held for its plan. Raises as ``write_cube`` does."""
     clear_unfinished(target)
     done = _finished(plan, target)
     watcher.start("writing", plan.patches)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numcodecs
@@ -16,13 +19,14 @@ from cube.catalog.collection import read_template
 from cube.catalog.describe import describe, publish, retract
 from cube.convert.estimates import Estimate, estimate, measure, sample_tasks
 from cube.convert.plan import Plan, make_plan
+from cube.convert.preparation import claimed
 from cube.convert.tolerance import TOLERANT, Tolerance
-from cube.convert.writer import REPORT, Written, forget_batches, write_cube
-from cube.errors import RequestError
-from cube.format.target import Target
+from cube.convert.writer import REPORT, Written, forget_batches, write_claimed
+from cube.errors import RequestError, TargetError
+from cube.format.target import Target, target_of
 from cube.query.choose import days_of
 from cube.query.filters import DATES, select
-from cube.recipes.recipe import Recipe
+from cube.recipes.recipe import Recipe, read_recipe, with_modalities, with_profile
 from cube.recipes.sections import Incomplete
 from cube.source.inventory import Inventory
 from cube.source.scan import examine, scan
@@ -31,7 +35,7 @@ from cube.store.urls import is_local
 from cube.survey.surveyor import Surveyor
 from cube.verify.report import Report
 from cube.verify.verification import verify_cube
-from cube.work.clusters import run
+from cube.work.clusters import lanes, run
 from cube.work.watch import SILENT, Watcher
 
 SURVEY = "survey.json"
@@ -95,8 +99,13 @@ class Built:
         }
 
 
-def plan_build(recipe: Recipe, source: str, choice: Choice, options: Mapping[str, Any] | None = None) -> Plan:
-    """Scan a source, reached by fsspec ``options``, and decide everything; reads no file but the odd-sized ones."""
+def plan_build(recipe: Recipe, source: str, choice: Choice, options: Mapping[str, Any] | None = None, *, to: str = "") -> Plan:
+    """Scan a source, reached by fsspec ``options``, and decide everything; reads no file but the odd-sized ones.
+
+    Raises ``TargetError`` if ``to``, where the cube will be, lies inside the source.
+    """
+    if to and is_local(source) and is_local(to) and Path(source).resolve() in Path(to).resolve().parents:
+        raise TargetError(f"{to} lies inside the source {source}: its own objects would be scanned; choose another place")
     read_template(recipe.catalog)  # a missing template is better known before the work than after
     inventory = examine(recipe, _choose(recipe, scan(recipe, source, options), choice))
     software = {"numcodecs": numcodecs.__version__}
@@ -135,22 +144,103 @@ def estimate_build(plan: Plan, client: Client | None, *, sample: int, workers: i
     return estimate(plan, samples, workers=workers, local=is_local(to), measured_base=client is not None)
 
 
-def build(
-    plan: Plan,
-    target: Target,
-    client: Client | None,
+def build(  # noqa: PLR0913  what the command takes, each by its name
+    recipe: str | Path | Recipe,
+    source: str | Path,
+    to: str | Path,
     *,
-    estimated: Estimate,
-    watcher: Watcher = SILENT,
+    where: str = "",
+    limit: int | None = None,
+    modalities: Sequence[str] | None = None,
+    incomplete: Incomplete | None = None,
+    profile: str | None = None,
     tolerance: Tolerance = TOLERANT,
+    replace: bool = False,
+    client: Client | None = None,
+    source_options: Mapping[str, Any] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    watcher: Watcher = SILENT,
 ) -> Built:
-    """Write, verify and catalog a planned cube; there is a catalog only where the verification passed."""
+    """Convert, verify and catalog patch files, as the command ``cube build`` does; what an earlier run finished stays.
+
+    Parameters
+    ----------
+    recipe
+        Name of a bundled recipe, a YAML file, or a recipe that was read.
+    source
+        Folder, or ``s3://`` prefix, of the patch files.
+    to
+        Path or URL of the cube, ending in ``.zarr``; records and catalog lie beside it.
+    where, limit
+        Only the patches that a filter chooses, such as ``season=spring``; only the first so many.
+    modalities
+        Only some kinds of image; all by default.
+    incomplete
+        What becomes of patches that lack a file: ``fail``, ``reject`` or ``keep``; as the recipe says by default.
+    profile
+        Codec profile of the recipe.
+    tolerance
+        How many bad files are borne with.
+    replace
+        Throw away what an unfinished build with other options has written.
+    client
+        Client of a Dask cluster that does the work; without one, this process does.
+    source_options, storage_options
+        fsspec options by which the source and the target are reached.
+    watcher
+        Is told how the work goes on.
+
+    Returns
+    -------
+    Built
+        What was written, and what the verification says: look at ``report.passed`` and ``rejected``.
+
+    Raises
+    ------
+    RequestError
+        Recipe, choice or target are wrong; nothing has been done.
+    WorkError
+        No file can be used, too many are bad, or reading or writing failed for good. What is written stays.
+    """
+    known = recipe if isinstance(recipe, Recipe) else read_recipe(str(recipe))
+    known = with_modalities(known, list(modalities)) if modalities is not None else known
+    known = with_profile(known, profile) if profile else known
+    plan = plan_build(known, str(source), Choice(where=where, limit=limit, incomplete=incomplete), source_options, to=str(to))
+    terms = Terms(replace=replace, tolerance=tolerance, watcher=watcher)
+    return convert(plan, target_of(str(to), options=storage_options), partial(nullcontext, client), terms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """How a build goes about it."""
+
+    sample: int = 0
+    """Patches read beforehand to predict what it will take."""
+    tolerance: Tolerance = TOLERANT
+    """How many bad files are borne with."""
+    replace: bool = False
+    """Whether to throw away what an unfinished build with other options has written."""
+    watcher: Watcher = SILENT
+    """Is told how the work goes on."""
+
+
+def convert(plan: Plan, target: Target, cluster: Callable[[], AbstractContextManager[Client | None]], terms: Terms) -> Built:
+    """Hold the target, then predict, write, verify and catalog a planned cube; ``cluster`` opens what does the work.
+
+    There is a catalog only where the verification passed. Raises as ``build`` does.
+    """
+    with claimed(plan, target, replace=terms.replace), cluster() as client:
+        estimated = estimate_build(plan, client, sample=terms.sample, workers=lanes(client), to=target.url)
+        return _convert(plan, target, client, estimated, terms)
+
+
+def _convert(plan: Plan, target: Target, client: Client | None, estimated: Estimate, terms: Terms) -> Built:
     started = time.monotonic()
     with target.storing():
         target.build.write("inventory.parquet", plan.inventory.parquet())
-        written = write_cube(plan, target, client, watcher, tolerance)
+        written = write_claimed(plan, target, client, terms.watcher, terms.tolerance)
     surveyor = Surveyor(plan.recipe)
-    report = verify_cube(target, client, watcher=watcher, surveyor=surveyor)
+    report = verify_cube(target, client, watcher=terms.watcher, surveyor=surveyor)
     with target.storing():
         forget_batches(plan, target, report.damaged)
         if report.passed:
