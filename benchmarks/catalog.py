@@ -25,7 +25,8 @@ import s3fs
 from fullsize import measured, require
 from tiny import TinyScene, read_scenes
 
-from cube.catalog.describe import describe, publish
+from cube.catalog.describe import describe
+from cube.catalog.publish import publish
 from cube.convert.plan import Plan, make_plan
 from cube.convert.writer import publish_root
 from cube.format.originals import BYTES
@@ -35,7 +36,7 @@ from cube.recipes.recipe import Recipe, read_recipe
 from cube.records.receipts import receipt_bytes, receipt_key
 from cube.source.inventory import Inventory
 from cube.survey.overviews import png
-from cube.survey.surveyor import BandStatistics, PatchClasses, Summary, Survey
+from cube.survey.summary import BandStatistics, PatchClasses, Summary, Survey
 from cube.survey.tally import BINS
 from cube.verify.report import Check, Report
 

@@ -32,7 +32,8 @@ import xarray as xr
 import zarr.storage
 
 from cube import open_cube
-from cube.catalog.describe import describe, publish
+from cube.catalog.describe import describe
+from cube.catalog.publish import publish
 from cube.convert.plan import Plan
 from cube.convert.preparation import PLAN
 from cube.convert.writer import publish_root

@@ -190,7 +190,7 @@ def webdataset_loader(folder: Path) -> Figures:
 def _bare(folder: Path, assemble: bool) -> Figures:
     """Decode every distinct tile once into a reused buffer, on two threads; copy it to all its patches if asked for."""
     from cube import Samples
-    from cube.read.pixels import Tile
+    from cube.read.ranges import Tile
 
     samples = Samples(cube_url(folder))
     jobs = []

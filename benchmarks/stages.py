@@ -24,7 +24,8 @@ import xarray as xr
 from distributed import Client
 
 from cube import open_cube
-from cube.catalog.describe import describe, publish
+from cube.catalog.describe import describe
+from cube.catalog.publish import publish
 from cube.convert.plan import make_plan
 from cube.convert.worker import peak_memory
 from cube.convert.writer import write_cube

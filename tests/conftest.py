@@ -54,7 +54,8 @@ def tiny_cube(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Built:
 @pytest.fixture(scope="session")
 def tiny_published(tiny_cube: Built, tmp_path_factory: pytest.TempPathFactory) -> Target:
     """A copy of ``tiny_cube`` with its catalog beside it. Read only."""
-    from cube.catalog.describe import describe, publish
+    from cube.catalog.describe import describe
+    from cube.catalog.publish import publish
 
     folder = tmp_path_factory.mktemp("published")
     shutil.copytree(tiny_cube.url, folder / "tiny.zarr")

@@ -1,7 +1,7 @@
 """STAC, the patch table and the page.
 
 In: a finished cube, its recipe and a survey. Out: documents beside the cube, and their check.
-``describe`` makes them, ``collection`` and ``patch_items`` are the STAC documents, ``patch_table`` the Parquet, ``page``
+``describe`` makes them, ``publish`` writes them, ``collection`` and ``patch_items`` are the STAC documents, ``patch_table`` the Parquet, ``page``
 the web page, ``check`` and ``schemas`` judge.
 """
 

@@ -28,7 +28,7 @@ from cube.query.table import TABLE
 from cube.read.opened import resolved
 from cube.recipes.bundled import recipe_names
 from cube.recipes.recipe import Recipe, read_recipe
-from cube.survey.surveyor import Survey
+from cube.survey.summary import Survey
 from cube.verify.report import Finding, Report, gather
 
 Document = dict[str, Any]

@@ -18,7 +18,7 @@ from cube.geo.footprints import WORLD, around
 from cube.recipes.bundled import folder, nearest
 from cube.recipes.recipe import Recipe
 from cube.recipes.sections import Band, Modality
-from cube.survey.surveyor import BandStatistics, Summary
+from cube.survey.summary import BandStatistics, Summary
 
 Document = dict[str, Any]
 

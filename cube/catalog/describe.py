@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cube.catalog import PAGE
 from cube.catalog.collection import (
     STAC_VERSION,
     Document,
@@ -34,7 +33,7 @@ from cube.catalog.collection import (
 )
 from cube.catalog.page import datasheet
 from cube.catalog.patch_table import WANTED, parquet, patch_table
-from cube.errors import RequestError, StorageError, UntrustedError
+from cube.errors import RequestError
 from cube.format.arrays import ArraySpec, read_spec
 from cube.format.root import read_root
 from cube.format.small import read_array
@@ -43,8 +42,7 @@ from cube.geo.footprints import Box, Outline, footprint, outline, rectangle
 from cube.geo.projection import System, numbered, system
 from cube.query.table import TABLE
 from cube.recipes.recipe import Recipe
-from cube.store.protocol import Store
-from cube.survey.surveyor import Survey
+from cube.survey.summary import Survey
 from cube.verify.report import Report
 
 CATALOG = "catalog.json"
@@ -151,48 +149,6 @@ def _raw_bytes(specs: Iterable[ArraySpec], recipe: Recipe, present: NDArray[np.b
     """Return the decoded bytes of all images that are there."""
     image = {spec.path: math.prod(spec.shape[1:]) * np.dtype(spec.dtype).itemsize for spec in specs}
     return sum(image[name] * int(count) for name, count in zip(recipe.modalities, present.sum(axis=0), strict=True))
-
-
-def publish(catalog: Catalog, target: Target, report: Report) -> str:
-    """Write a catalog, what others name first, then remove what belongs to scenes it no longer has; return its URL.
-
-    Raises ``UntrustedError``, with nothing written, unless the report is of this cube and passed; ``StorageError`` if
-    writing fails.
-    """
-    if report.url != target.url:
-        raise UntrustedError(f"{target.url} is not published: the report is about {report.url}; verify this cube")
-    if not report.passed:
-        first = report.findings[0]
-        found = f"{len(report.findings):,} findings, the first: {first.check}: {first.where}: {first.what}"
-        raise UntrustedError(f"{target.url} is not published: it did not pass its verification ({found})")
-    try:
-        publish_files(target.stac, catalog.contents())
-        kept = catalog.documents.keys() | catalog.files.keys()
-        stale = {entry.key for folder in (_ITEMS, _OVERVIEWS) for entry in target.stac.list(folder)} - kept
-        for path in sorted(stale):
-            target.stac.remove(path)
-    except OSError as error:
-        raise StorageError(f"{target.stac.url}: the catalog cannot be written: {error}") from error
-    return f"{target.stac.url}/{COLLECTION}"
-
-
-def publish_files(store: Store, files: Iterable[tuple[str, bytes]]) -> None:
-    """Write the files of a catalog in their order; the collection and the root, its last, come when the rest is secure."""
-    written: list[str] = []
-    for path, data in files:
-        if path in (COLLECTION, CATALOG):
-            store.secure(written)
-            store.keep(path, data)
-        else:
-            store.write(path, data)
-            written.append(path)
-
-
-def retract(target: Target) -> None:
-    """Take an earlier catalog's root, collection and page away: the cube beside it is not trusted any more."""
-    for path in (CATALOG, COLLECTION, PAGE):
-        if target.stac.exists(path):
-            target.stac.remove(path)
 
 
 def _check_recipe(target: Target, recipe: Recipe, facts: Mapping[str, Any]) -> None:

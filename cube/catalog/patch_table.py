@@ -24,7 +24,7 @@ from cube.geo.projection import numbered
 from cube.query.filters import CLASS
 from cube.query.table import DIGEST, FACTS, VALUES
 from cube.recipes.recipe import Recipe
-from cube.survey.surveyor import PatchClasses
+from cube.survey.summary import PatchClasses
 
 Labels = Mapping[str, NDArray[Any]]
 Classes = Mapping[str, PatchClasses]

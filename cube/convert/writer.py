@@ -24,6 +24,7 @@ from cube.format.conventions import convention_attributes
 from cube.format.documents import parse_object
 from cube.format.layout import FORMAT, constant_arrays, definition_arrays, label_arrays, original_arrays
 from cube.format.originals import HEADERS, ORIGINALS, header_spec
+from cube.format.root import consolidated, opening_line
 from cube.format.small import write_array
 from cube.format.target import ROOT, Target
 from cube.records.claims import stake_publication
@@ -260,21 +261,6 @@ def _final_arrays(plan: Plan, values: Arrays, said: _Said) -> tuple[list[ArraySp
     longest = int(values[f"{ORIGINALS}/header_size"].max(initial=0))
     arrays = [replace(spec, attributes={**spec.attributes, **said.attributes(spec.path)}) for spec in plan.arrays]
     return [header_spec(spec, longest) if spec.path == HEADERS else spec for spec in (*arrays, *more)], labels, constants
-
-
-def consolidated(documents: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return the metadata of all arrays and groups as the root document repeats them."""
-    return {"kind": "inline", "must_understand": False, "metadata": documents}
-
-
-def opening_line(seasons: NDArray[Any]) -> str:
-    """Return the line that opens the first season of a cube well, by the season (patch) of every patch.
-
-    A slice is read many times faster than the list of positions that ``sel`` makes; an index keeps its label in memory, where
-    ``groupby`` needs it; without its encoding what is chunked anew can be written.
-    """
-    first = int((seasons == seasons[0]).sum())
-    return f'xr.open_zarr(URL, chunks=None).isel(patch=slice(0, {first})).set_xindex("season").drop_encoding().chunk(patch=128)'
 
 
 def root_attributes(plan: Plan, coordinates: list[str], certified: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from numpy.typing import NDArray
+
 from cube.errors import CorruptError, RequestError
 from cube.format.certificate import sealed
 from cube.format.documents import parse_object
@@ -67,3 +69,18 @@ def require_expected(url: str, root: Mapping[str, Any], expect: str) -> None:
     seen = certified.get("root") if isinstance(certified, Mapping) else None
     if seen != expect.removeprefix("blake3:"):
         raise CorruptError(f"{url} has the digest {seen}, expected {expect}: it is another cube, or one that was changed")
+
+
+def consolidated(documents: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the metadata of all arrays and groups as the root document repeats them."""
+    return {"kind": "inline", "must_understand": False, "metadata": documents}
+
+
+def opening_line(seasons: NDArray[Any]) -> str:
+    """Return the line that opens the first season of a cube well, by the season (patch) of every patch.
+
+    A slice is read many times faster than the list of positions that ``sel`` makes; an index keeps its label in memory, where
+    ``groupby`` needs it; without its encoding what is chunked anew can be written.
+    """
+    first = int((seasons == seasons[0]).sum())
+    return f'xr.open_zarr(URL, chunks=None).isel(patch=slice(0, {first})).set_xindex("season").drop_encoding().chunk(patch=128)'

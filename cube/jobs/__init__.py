@@ -1,7 +1,7 @@
 """The flows: build, copy, subset, clean.
 
 In: a request. Out: what was done, as a value.
-Each flow calls the stages in order and decides nothing that a stage could decide.
+Each flow calls the stages in order and decides nothing that a stage could decide. ``portions`` is what ``copy`` moves.
 """
 
 SAMPLE = 100

@@ -16,7 +16,8 @@ import numpy as np
 from distributed import Client
 
 from cube.catalog.collection import read_template
-from cube.catalog.describe import describe, publish, retract
+from cube.catalog.describe import describe
+from cube.catalog.publish import publish, retract
 from cube.convert.estimates import Estimate, estimate, measure, sample_tasks
 from cube.convert.plan import Plan, make_plan
 from cube.convert.preparation import claimed

@@ -15,7 +15,6 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from cube.convert.writer import consolidated, opening_line
 from cube.errors import CorruptError, RequestError
 from cube.format.arrays import (
     ArraySpec,
@@ -30,11 +29,13 @@ from cube.format.certificate import certificate, pixels_digest, seal
 from cube.format.documents import parse_object
 from cube.format.layout import tile_layout
 from cube.format.originals import HEADERS, ORIGINALS, header_keys, header_spec, pack_headers
+from cube.format.root import consolidated, opening_line
 from cube.format.small import read_array
 from cube.format.target import Target
 from cube.format.tiles import ABSENT, ShardWriter
 from cube.query.choose import select_patches
-from cube.read.pixels import PixelReader, Tile
+from cube.read.pixels import PixelReader
+from cube.read.ranges import Tile
 from cube.records.claims import COPY
 from cube.store.protocol import Store
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from cube.errors import FilterError, RequestError
 from cube.geo.polygons import bounds
 from cube.geo.projection import numbered
-from cube.query.filters import CLASS, DATES, MAIN_CLASS, check_fields, clauses_of, matching, parse
+from cube.query.filters import CLASS, DATES, MAIN_CLASS, check_fields, matching
+from cube.query.grammar import clauses_of, parse
 
 Array = NDArray[Any]
 Box = tuple[float, float, float, float]

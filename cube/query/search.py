@@ -15,20 +15,8 @@ from numpy.typing import NDArray
 from cube.errors import FilterError, RequestError
 from cube.format.target import Target
 from cube.query.choose import Box, meets
-from cube.query.filters import (
-    CLASS,
-    DATES,
-    MAIN_CLASS,
-    Clause,
-    Expression,
-    check_fields,
-    class_column,
-    clauses_of,
-    holds,
-    is_pattern,
-    matching,
-    parse,
-)
+from cube.query.filters import CLASS, DATES, MAIN_CLASS, check_fields, class_column, holds, is_pattern, matching
+from cube.query.grammar import Clause, Expression, clauses_of, parse
 from cube.query.table import MAIN, VALUES, class_columns, open_table, own_facts
 from cube.store.parquet import ColumnFile
 

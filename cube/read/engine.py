@@ -22,7 +22,8 @@ from cube.format.tiles import TileLayout
 from cube.query.choose import Box, as_slice, select_patches
 from cube.read.cache import TileCache
 from cube.read.opened import Root, Source, read_root, source_of
-from cube.read.pixels import PixelReader, Window
+from cube.read.pixels import PixelReader
+from cube.read.ranges import Window
 
 _DASK_BYTES = 256 << 20
 """Most decoded bytes of one Dask chunk."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from cube.errors import CorruptError
 from cube.format.arrays import ArraySpec, chunk_key
 from cube.format.tiles import ABSENT, TileLayout, decode_tile, read_index
 from cube.read.cache import TileCache, Traffic
+from cube.read.ranges import WHOLE, Array, Tile, Window, groups, span
 from cube.store.failures import undamaged
 from cube.store.protocol import Range, Store
 
@@ -29,28 +30,6 @@ THREADS = 2
 """Threads that decode. Blosc and NumPy let go of the interpreter while they work."""
 _GAP = 1 << 15
 """Bytes between two wanted tiles that are fetched along rather than asked for separately."""
-_AT_ONCE = 64 << 20
-"""Encoded bytes fetched before they are decoded."""
-
-Array = NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """What is wanted of each patch: all of it by default."""
-
-    bands: slice | Array = field(default_factory=lambda: slice(None))
-    y: slice = field(default_factory=lambda: slice(None))
-    x: slice = field(default_factory=lambda: slice(None))
-    """Rows and columns; steps are 1."""
-
-
-class Tile(NamedTuple):
-    """Where one distinct tile is stored."""
-
-    shard: int
-    offset: int
-    length: int
 
 
 Take = Callable[[list[int], "Array | None"], None]
@@ -90,7 +69,7 @@ class PixelReader:
         """Value of pixels that are not stored."""
         return np.nan if self.spec.fill == "nan" else self.spec.fill
 
-    def read(self, patches: Array, window: Window = Window(), out: Array | None = None) -> Array:
+    def read(self, patches: Array, window: Window = WHOLE, out: Array | None = None) -> Array:
         """Return (patch, band, y, x) of patches named by position, in any order, repeated if asked for.
 
         ``out`` takes the result where it is given; it must have the shape and dtype of the result.
@@ -122,7 +101,7 @@ class PixelReader:
             tiles.setdefault(tile, []).append(use)
         if absent := [tile for tile in tiles if tile.offset == ABSENT]:
             take([use for tile in absent for use in tiles.pop(tile)], None)
-        for group in _groups(sorted(tiles)):
+        for group in groups(sorted(tiles)):
             self._read_group(group, tiles, take)
 
     def find(self, patches: Array, places: Array) -> list[Tile]:
@@ -223,7 +202,7 @@ class PixelReader:
 
     def _places(self, window: Window) -> list[int]:
         """Return the tiles of a patch that a window touches, in row-major order."""
-        (top, bottom), (left, right) = _span(window.y, self.layout.size), _span(window.x, self.layout.size)
+        (top, bottom), (left, right) = span(window.y, self.layout.size), span(window.x, self.layout.size)
         tile, across = self.layout.tile, self.layout.across
         rows, columns = range(top // tile, -(-bottom // tile)), range(left // tile, -(-right // tile))
         return [row * across + column for row in rows for column in columns]
@@ -234,7 +213,7 @@ class PixelReader:
         corner = divmod(place, self.layout.across)
         parts = []
         for at, wanted in zip(corner, (window.y, window.x), strict=True):
-            start, stop = _span(wanted, self.layout.size)
+            start, stop = span(wanted, self.layout.size)
             low, high = max(start, at * tile), min(stop, (at + 1) * tile)
             parts.append((slice(low - start, high - start), slice(low - at * tile, high - at * tile)))
         (to_y, from_y), (to_x, from_x) = parts
@@ -313,24 +292,3 @@ class PixelReader:
         if self.cache is not None:
             self.cache.put((self.spec.path, tile.shard, tile.offset), planes)
         return planes
-
-
-def _span(part: slice, size: int) -> tuple[int, int]:
-    """Return start and stop of a slice with step 1."""
-    start, stop, step = part.indices(size)
-    assert step == 1
-    return start, max(start, stop)
-
-
-def _groups(tiles: list[Tile]) -> Iterator[list[Tile]]:
-    """Split tiles into runs of bounded encoded size."""
-    group: list[Tile] = []
-    held = 0
-    for tile in tiles:
-        if group and held + tile.length > _AT_ONCE:
-            yield group
-            group, held = [], 0
-        group.append(tile)
-        held += tile.length
-    if group:
-        yield group

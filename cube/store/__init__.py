@@ -2,5 +2,5 @@
 
 In: a URL and fsspec options. Out: a ``Store`` (``store.protocol``), opened by ``store.urls.open_store``.
 ``failures`` decides what is tried again and whose fault a failure is; ``local`` and ``objects`` are the two stores;
-``parquet`` reads parts of a Parquet file through one. Nothing here knows what a cube is.
+``flushing`` has files on the disk, ``parquet`` reads parts of a Parquet file. Nothing here knows what a cube is.
 """

@@ -6,27 +6,21 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
+from cube.store.flushing import flush, flush_file, flush_names, make_folder, together, write_flushed
 from cube.store.protocol import Entry, Range
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 """Answers of a file system that has no hard links."""
 _NOT_OPENED = (errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP)
 """Answers where a socket, or a device without a driver, is opened."""
-_STREAMS = 8
-"""Files that are flushed at the same time."""
-_NAMED: set[str] = set()
-"""Folders whose names, and those of all above, are on the disk as far as this process knows."""
-_NO_FLUSH = (errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP, errno.ENOSYS)
-"""Answers of a file system that does not flush folders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +106,12 @@ class LocalStore:
 
     def write_new(self, key: str, data: bytes) -> bytes:
         with self._aside(self._path(key)) as (path, aside):
-            _write_flushed(aside, data)
+            write_flushed(aside, data)
             try:
                 _link(aside, path)
             except FileExistsError:
                 return self.read(key)
-        _flush_names([self._path(key)])
+        flush_names([self._path(key)])
         return data
 
     @contextmanager
@@ -126,24 +120,24 @@ class LocalStore:
             with open(aside, "wb", buffering=2**16) as file:
                 yield file
                 if os.path.exists(path):  # what stands is never replaced by what a loss of power would leave empty
-                    _flush(file)
+                    flush(file)
             os.replace(aside, path)
 
     def secure(self, keys: Iterable[str]) -> None:
         paths = [self._path(key) for key in keys]
-        _together(_flush_file, paths)
-        _flush_names(paths)
+        together(flush_file, paths)
+        flush_names(paths)
 
     def keep(self, key: str, data: bytes) -> None:
         with self.writing(key) as file:
             file.write(data)
-            _flush(file)
-        _flush_names([self._path(key)])
+            flush(file)
+        flush_names([self._path(key)])
 
     @contextmanager
     def _aside(self, path: str) -> Iterator[tuple[str, str]]:
         """Give a path and that of a file beside it, on the same file system, which is gone when the block ends."""
-        _make_folder(os.path.dirname(path))
+        make_folder(os.path.dirname(path))
         aside = os.path.join(self.staging or os.path.dirname(path), f".{uuid4().hex}.partial")
         os.makedirs(os.path.dirname(aside), exist_ok=True)
         try:
@@ -222,69 +216,7 @@ def _link(aside: str, path: str) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        _write_flushed(path, Path(aside).read_bytes(), "xb")
-
-
-def _write_flushed(path: str, data: bytes, mode: str = "wb") -> None:
-    with open(path, mode) as file:
-        file.write(data)
-        _flush(file)
-
-
-def _flush(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _make_folder(path: str) -> None:
-    """Make a folder and those above it, where they are missing."""
-    if not os.path.isdir(path):
-        _make_folder(os.path.dirname(path))
-        with suppress(FileExistsError):  # others make it, too
-            os.mkdir(path)
-        _NAMED.discard(path)
-
-
-def _flush_names(paths: Iterable[str]) -> None:
-    """Flush the folders in which files have their names, and above them each folder that this process has not flushed yet."""
-    folders = {os.path.dirname(path) for path in paths}
-    above = {parent for folder in folders for parent in _unnamed(folder)}
-    _together(_flush_folder, sorted(folders | {os.path.dirname(folder) for folder in above}))
-    _NAMED.update(above)
-
-
-def _unnamed(folder: str) -> Iterator[str]:
-    """Yield a folder and those above it whose own names may not be on the disk yet."""
-    while folder not in _NAMED and not os.path.ismount(folder):
-        yield folder
-        folder = os.path.dirname(folder)
-
-
-def _together(flush: Callable[[str], None], paths: Sequence[str]) -> None:
-    """Flush several files or folders at the same time: a disk writes its journal once for all that wait for it."""
-    with ThreadPoolExecutor(min(_STREAMS, max(1, len(paths))), thread_name_prefix="cube-flush") as pool:
-        for _ in pool.map(flush, paths):
-            pass
-
-
-def _flush_file(path: str) -> None:
-    with regular_file(path) as (file, _):
-        os.fsync(file)
-
-
-def _flush_folder(path: str) -> None:
-    """Have what a folder holds on the disk; nothing where that is no right of ours, or nothing the file system knows."""
-    try:
-        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except PermissionError:  # far above the target: it stood before
-        return
-    try:
-        os.fsync(folder)
-    except OSError as error:
-        if error.errno not in _NO_FLUSH:
-            raise
-    finally:
-        os.close(folder)
+        write_flushed(path, Path(aside).read_bytes(), "xb")
 
 
 def _inside(key: str) -> str:

@@ -7,20 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cube.format.tiles import ABSENT, TileLayout
+from cube.survey.blocks import Array, blocks, stretched
 from cube.survey.ground import GroundSlice
 
 BINS = 64
 """Bins of a histogram."""
 SAMPLED = 8
 """A histogram counts the pixels of every eighth row and column of a tile; of bytes it counts all."""
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +183,7 @@ class _Measures:
         self.squares[at] = np.vecdot(self._rows, self._rows).sum(axis=1)
         self._samples[at] = planes[:, ::SAMPLED, ::SAMPLED]
         for channel, band in enumerate(self._job.drawn):
-            self._sums[at, channel] = _blocks(self._doubles[band], self._factor)
+            self._sums[at, channel] = blocks(self._doubles[band], self._factor)
 
     def _skip(self, at: int, planes: Array, finite: Array) -> None:
         """Leave out what is no number."""
@@ -194,7 +191,7 @@ class _Measures:
         self.minimum[at] = np.where(finite, planes, np.inf).min(axis=(1, 2))
         self.maximum[at] = np.where(finite, planes, -np.inf).max(axis=(1, 2))
         self._doubles[~finite] = 0.0
-        self._counts[at] = [_blocks(finite[band].astype(np.float64), self._factor) for band in self._job.drawn]
+        self._counts[at] = [blocks(finite[band].astype(np.float64), self._factor) for band in self._job.drawn]
 
     def histogram(self) -> Array:
         """Return (tile, band, bin)."""
@@ -207,7 +204,7 @@ class _Measures:
     def pieces(self) -> Array:
         """Return (tile, y, x, channel)."""
         assert self._job.shown is not None
-        return _stretched(self._sums, self._counts, self._job.shown)
+        return stretched(self._sums, self._counts, self._job.shown)
 
 
 class _ByteMeasures:
@@ -231,7 +228,7 @@ class _ByteMeasures:
         for channel, band in enumerate(self._job.drawn if counted else ()):
             plane = planes[band]
             nearest = self._job.shown is None
-            self._small[at, channel] = plane[middle::step, middle::step] if nearest else _blocks(plane, step)
+            self._small[at, channel] = plane[middle::step, middle::step] if nearest else blocks(plane, step)
 
     @property
     def count(self) -> Array:
@@ -277,7 +274,7 @@ class _ByteMeasures:
     def pieces(self) -> Array:
         """Return (tile, y, x, channel)."""
         if self._job.shown is not None:
-            return _stretched(self._small, np.full(self._small.shape, self._factor**2), self._job.shown)
+            return stretched(self._small, np.full(self._small.shape, self._factor**2), self._job.shown)
         places = np.zeros(256, np.uint8)
         for place, code in enumerate(self._job.codes[self._job.drawn[0]], 1):
             places[code] = place
@@ -287,17 +284,3 @@ class _ByteMeasures:
 def _bins(values: Array, between: tuple[float, float]) -> Array:
     low, high = between
     return np.asarray(np.clip((values - low) * (BINS / (high - low)), 0, BINS - 1), np.int64)
-
-
-def _blocks(plane: Array, factor: int) -> Array:
-    """Return the sums of the blocks of (y, x)."""
-    height, width = plane.shape
-    rows = plane.reshape(height // factor, factor, width).sum(axis=1, dtype=np.float64)
-    return np.asarray(rows.reshape(height // factor, width // factor, factor).sum(axis=2))
-
-
-def _stretched(sums: Array, counts: Array, shown: tuple[float, float]) -> Array:
-    """Return (tile, y, x, channel) of means (tile, channel, y, x), from 1 to 255; 0 where nothing was counted."""
-    means = sums / np.maximum(counts, 1)
-    grey = np.clip(np.rint((means - shown[0]) * (254 / (shown[1] - shown[0]))), 0, 254) + 1
-    return np.where(counts > 0, grey, 0).astype(np.uint8).transpose(0, 2, 3, 1)

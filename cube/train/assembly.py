@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube.format.tiles import ABSENT
-from cube.read.pixels import Tile
+from cube.read.ranges import Tile
 from cube.train.shelf import Modality, Shelf
 from cube.train.threads import Channel, Closed, Recycler, handing_on
 

@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from cube.errors import RequestError
 from cube.query.choose import select_patches
 from cube.read.opened import Source, open_source
-from cube.read.pixels import PixelReader, Window
+from cube.read.pixels import PixelReader
+from cube.read.ranges import Window
 from cube.train.states import require_one, require_positions
 
 Array = NDArray[Any]

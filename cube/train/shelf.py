@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cube.read.pixels import PixelReader, Tile
+from cube.read.pixels import PixelReader
+from cube.read.ranges import Tile
 
 Array = NDArray[Any]
 _SLAB = 8 << 20

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from blake3 import blake3
-from numpy.typing import NDArray
 
 from cube.errors import CorruptError, RejectedFile
-from cube.format.arrays import ArraySpec, chunk_key, decode_chunk
+from cube.format.arrays import chunk_key, decode_chunk
 from cube.format.originals import BYTES, header_keys, kept
 from cube.format.tiles import (
     ABSENT,
@@ -30,56 +28,14 @@ from cube.source.georeference import Georeference
 from cube.source.rasters import Raster, read_raster
 from cube.store.failures import undamaged
 from cube.store.protocol import Store
-from cube.survey.ground import GroundSlice
-from cube.survey.tally import ShardTally, Tally, TallyJob
+from cube.survey.tally import ShardTally, Tally
 from cube.verify.report import Finding
+from cube.verify.tasks import Array, Examination, Slice
 
 _SEGMENT = 16 * 2**20
 """Bytes of a shard read at once."""
 _NAMED = 4
 """Patches named for one bad tile."""
-
-Array = NDArray[Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slice:
-    """What the cube's labels say of the patches of one batch."""
-
-    index: int
-    patch: Array
-    present: Array
-    """(patch, modality)"""
-    digest: Array
-    """(patch, modality, byte)"""
-    counts: Array
-    """(patch, modality, [nan, zero, saturated])"""
-    header_size: Array
-    header_digest: Array
-    pixel_start: Array
-    file_size: Array
-    path: Array
-    """(patch, modality) text"""
-    epsg: Array | None
-    wkt: list[str]
-    """(patch): definition of a CRS without an EPSG code; empty where there is none."""
-    kept: Array | None
-    """(patch, modality): what comes back of the file; None in cubes of earlier versions."""
-    transform: Array | None
-    ground: GroundSlice | None = None
-    """What a survey must know; None where none is taken."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Examination:
-    """What all batches of one verification have in common. Small and picklable."""
-
-    cube: Store
-    layouts: Mapping[str, TileLayout]
-    header: ArraySpec
-    source: Store | None = None
-    tallied: Mapping[str, TallyJob] = field(default_factory=dict)
-    """What a survey counts, by modality; nothing where none is taken."""
 
 
 @dataclass(frozen=True)

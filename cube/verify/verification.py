@@ -12,11 +12,11 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from cube.errors import CorruptError
-from cube.format.arrays import ArraySpec, chunk_key, read_spec, values_digest
+from cube.format.arrays import ArraySpec, read_spec, values_digest
 from cube.format.certificate import pixels_digest
 from cube.format.documents import parse_object
 from cube.format.layout import tile_layout
-from cube.format.originals import HEADERS, ORIGINALS, PIXELS, header_keys
+from cube.format.originals import HEADERS, ORIGINALS, PIXELS
 from cube.format.root import parse_root, read_root, require_expected
 from cube.format.small import read_array
 from cube.format.target import ROOT, Target
@@ -24,21 +24,18 @@ from cube.geo.grid import centres
 from cube.geo.projection import numbered
 from cube.store.protocol import Store
 from cube.store.urls import open_store
-from cube.survey.ground import GroundSlice
 from cube.survey.surveyor import Surveyor
-from cube.verify.batch import Examination, Outcome, Slice, examine_batch
+from cube.verify.batch import Outcome, examine_batch
 from cube.verify.report import Finding, Report, gather
 from cube.verify.statements import wrong_statements
+from cube.verify.tasks import COUNTS, Arrays, Examination, batch_tasks, stored_keys, unpacked_paths
 from cube.work.clusters import Task, run
 from cube.work.watch import SILENT, Watcher
 
-_COUNTS = ("nan_count", "zero_count", "saturated_count")
 _SURVEYED = {"season", "scene", "epsg", "crs_index", "transform"}
 """Labels a survey needs, as far as a cube has them."""
 _ROUNDING = 1e-6
 """Degrees by which another PROJ may place a patch's centre."""
-
-Arrays = dict[str, NDArray[Any]]
 
 
 def verify_cube(  # noqa: PLR0913 (each is a keyword of its own)
@@ -169,7 +166,7 @@ class _Verification:
     ) -> dict[str, int]:
         """Compare the listing, and what is yet to be written, with what must be there."""
         sizes = {entry.key: entry.size for entry in self.target.cube.list()} | dict(to_come)
-        expected = {ROOT, *metadata, *(key for spec in specs for key in _keys(spec, values, sizes))}
+        expected = {ROOT, *metadata, *(key for spec in specs for key in stored_keys(spec, values, sizes))}
         self.objects, self.stored_bytes = len(sizes), sum(sizes.values())
         self.names["objects"] = f"{len(sizes):,} objects, {sum(sizes.values()):,} bytes"
         for key in sorted(expected - sizes.keys()):
@@ -217,7 +214,7 @@ class _Verification:
                 self.found("georeference", str(values["patch"][row]), f"{name} does not fit its CRS and transform")
 
     def _batches(self, facts: dict[str, Any], specs: list[ArraySpec], values: Arrays, sizes: Mapping[str, int]) -> None:
-        needed = {"patch", "present", "digest", *_COUNTS}
+        needed = {"patch", "present", "digest", *COUNTS}
         needed |= {f"{ORIGINALS}/{name}" for name in ("header_size", "pixel_start", "size", "digest", "path")}
         if missing := sorted(needed - values.keys()):
             self.names["pixels"] = "not looked at: the labels they are checked against are damaged"
@@ -237,7 +234,7 @@ class _Verification:
         surveyor = self.surveyor if {"season", "scene"} <= values.keys() else None
         if surveyor is not None:
             surveyor.prepare(values, layouts)
-        outcomes = list(self._examine(_tasks(examination, values, sizes, surveyor), values["patch"]))
+        outcomes = list(self._examine(batch_tasks(examination, values, sizes, surveyor), values["patch"]))
         self.findings += [finding for outcome in outcomes for finding in outcome.findings]
         self.damaged += [outcome.index for outcome in outcomes if outcome.findings]
         self._name_batches(outcomes, len(outcomes) * len(layouts), values)
@@ -262,66 +259,10 @@ class _Verification:
             "originals": _restored(values),
         }
         if self.source is not None:
-            known = {text for text in _paths(values[f"{ORIGINALS}/path"]).ravel() if text}
+            known = {text for text in unpacked_paths(values[f"{ORIGINALS}/path"]).ravel() if text}
             others = sum(entry.key not in known for entry in self.source.store.list())
             compared = f"{sum(o.files for o in outcomes):,} files of {self.source.given}"
             self.names["source"] = f"{compared}; {others:,} other files there are no part of the cube"
-
-
-def _tasks(examination: Examination, values: Arrays, sizes: Mapping[str, int], surveyor: Surveyor | None) -> Iterator[Task]:
-    slots = examination.header.chunks[0]
-    for index, start in enumerate(range(0, len(values["patch"]), slots)):
-        rows = slice(start, start + slots)
-        labels = _slice(values, index, rows, surveyor.slice(rows) if surveyor is not None else None)
-        keys = [chunk_key(name, (index, 0, 0, 0)) for name in examination.layouts]
-        keys += header_keys(examination.header, index, labels.header_size.ravel().tolist())
-        known = {key: sizes[key] for key in keys if key in sizes}
-        yield f"verify-{examination.cube.url}-{index}", (examination, labels, known)
-
-
-def _keys(spec: ArraySpec, values: Arrays, sizes: Mapping[str, int]) -> Iterable[str]:
-    """Return the keys of all objects of an array; of headers there are as many as they are long."""
-    if spec.path != HEADERS:
-        return spec.object_keys()
-    if (known := values.get(f"{ORIGINALS}/header_size")) is None:
-        return (key for key in spec.object_keys() if key in sizes)
-    slots = spec.chunks[0]
-    lengths = (known[index * slots :][:slots].ravel().tolist() for index in range(spec.grid[0]))
-    return (key for index, sizes_of in enumerate(lengths) for key in header_keys(spec, index, sizes_of))
-
-
-def _paths(packed: NDArray[np.uint8]) -> NDArray[Any]:
-    """Return (patch, modality) texts from (patch, modality, byte) padded with zeros."""
-    texts = [bytes(text).rstrip(b"\0").decode() for text in packed.reshape(-1, packed.shape[-1])]
-    return np.array(texts, object).reshape(packed.shape[:-1])
-
-
-def _slice(values: Arrays, index: int, rows: slice, ground: GroundSlice | None) -> Slice:
-    return Slice(
-        index=index,
-        patch=values["patch"][rows],
-        present=values["present"][rows],
-        digest=values["digest"][rows],
-        counts=np.stack([values[name][rows] for name in _COUNTS], axis=-1),
-        header_size=values[f"{ORIGINALS}/header_size"][rows],
-        header_digest=values[f"{ORIGINALS}/digest"][rows],
-        pixel_start=values[f"{ORIGINALS}/pixel_start"][rows],
-        file_size=values[f"{ORIGINALS}/size"][rows],
-        path=_paths(values[f"{ORIGINALS}/path"][rows]),
-        epsg=values["epsg"][rows] if "epsg" in values else None,
-        wkt=_definitions(values, rows),
-        kept=values["kept"][rows] if "kept" in values else None,
-        transform=values["transform"][rows] if "transform" in values else None,
-        ground=ground,
-    )
-
-
-def _definitions(values: Arrays, rows: slice) -> list[str]:
-    """Return the definition of the CRS of each patch; empty where it has none."""
-    if "crs_index" not in values or "crs_wkt" not in values:
-        return [""] * len(values["patch"][rows])
-    known = [*values["crs_wkt"].tolist(), ""]
-    return [known[place] for place in values["crs_index"][rows].tolist()]
 
 
 def _restored(values: Arrays) -> str:

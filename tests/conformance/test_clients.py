@@ -17,8 +17,9 @@ from packages import python_packages
 from servers import S3Server, close_connections, seaweedfs
 
 from cube import Samples, open_cube
-from cube.catalog.describe import describe, publish
+from cube.catalog.describe import describe
 from cube.catalog.patch_items import items
+from cube.catalog.publish import publish
 from cube.format.target import target_of
 from cube.query.search import search
 

@@ -18,7 +18,8 @@ from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from referencing import Registry, Resource
 from referencing.exceptions import Unresolvable
 
-from cube.catalog.describe import describe, publish
+from cube.catalog.describe import describe
+from cube.catalog.publish import publish
 from cube.recipes.recipe import read_recipe
 
 SCENES = [

@@ -19,8 +19,9 @@ from packages import npm_packages
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 from cube.catalog.check import check_catalog
-from cube.catalog.describe import describe, publish
+from cube.catalog.describe import describe
 from cube.catalog.patch_items import item_to_read
+from cube.catalog.publish import publish
 from cube.format.target import Target
 from cube.query.search import find_patch
 

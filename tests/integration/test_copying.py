@@ -18,7 +18,8 @@ from making import BANDS, Built, Made, build, survey, write_recipe
 from servers import S3Server, close_connections, seaweedfs
 
 from cube import open_cube
-from cube.catalog.describe import describe, publish
+from cube.catalog.describe import describe
+from cube.catalog.publish import publish
 from cube.cli.main import main
 from cube.convert.preparation import prepare
 from cube.errors import CorruptError, FilterError, RequestError, StorageError, TargetError

@@ -19,7 +19,7 @@ from servers import S3Server, seaweedfs
 
 from cube.cli.main import main
 from cube.errors import RequestError, StorageError
-from cube.jobs.copy import copy_objects
+from cube.jobs.portions import copy_objects
 from cube.store.urls import open_store
 from cube.work.clusters import open_cluster, run
 

@@ -15,7 +15,8 @@ from hypothesis.extra import numpy as hnp
 from cube.errors import CorruptError, FilterError
 from cube.format.arrays import ArraySpec, chunk_key, decode_chunk, encode_chunk, metadata_bytes
 from cube.format.tiles import ABSENT, ShardWriter, TileLayout, decode_tile, read_index
-from cube.query.filters import parse, select
+from cube.query.filters import select
+from cube.query.grammar import parse
 
 DTYPES = ("|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<f4", "<f8")
 

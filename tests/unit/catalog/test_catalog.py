@@ -18,14 +18,15 @@ from pyproj import Transformer
 
 import cube.catalog.collection
 from cube.catalog.collection import KNOWN, read_template
-from cube.catalog.describe import Catalog, describe, publish, retract
+from cube.catalog.describe import Catalog, describe
+from cube.catalog.publish import publish, retract
 from cube.errors import CorruptError, RecipeError, RequestError, UntrustedError
 from cube.format.layout import class_word
 from cube.format.target import target_of
 from cube.geo.footprints import around, footprint
 from cube.recipes.bundled import folder
 from cube.recipes.recipe import Recipe, read_recipe
-from cube.survey.surveyor import Survey
+from cube.survey.summary import Survey
 from cube.verify.report import Check, Finding, Report
 
 DATELINE = Scene("winter", 5, rows=2, columns=4, epsg=32601, origin=(165621.0, 200000.0))

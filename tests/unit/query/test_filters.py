@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cube.errors import FilterError, RequestError
-from cube.query.filters import Clause, Every, class_column, parse, select
+from cube.query.filters import class_column, select
+from cube.query.grammar import Clause, Every, parse
 
 FIELDS = {
     "season": np.array(["dry", "dry", "wet", "wet", "cold"]),

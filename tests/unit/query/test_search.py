@@ -24,7 +24,7 @@ from cube.errors import CorruptError, FilterError, RequestError
 from cube.format.target import Target, target_of
 from cube.query.search import SUMMARY, box_of, cube_url, find_patch, search
 from cube.recipes.recipe import read_recipe
-from cube.survey.surveyor import PatchClasses
+from cube.survey.summary import PatchClasses
 
 WORLD = (-180.0, -90.0, 180.0, 90.0)
 FILTERS = [

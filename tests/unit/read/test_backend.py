@@ -21,7 +21,8 @@ from cube.errors import CorruptError, RequestError
 from cube.format.arrays import metadata_bytes
 from cube.format.certificate import seal
 from cube.read.cache import TileCache
-from cube.read.pixels import PixelReader, Window
+from cube.read.pixels import PixelReader
+from cube.read.ranges import Window
 from cube.store.local import LocalStore
 from cube.store.protocol import Range
 

@@ -14,7 +14,7 @@ from rasterio.transform import Affine
 
 from cube.read.scenes import open_scene
 from cube.recipes.recipe import Recipe, read_recipe
-from cube.survey.surveyor import BandStatistics, Survey
+from cube.survey.summary import BandStatistics, Survey
 
 HOLED = Scene("spring", 1, rows=4, columns=5, gaps=((1, 2), (2, 2), (3, 4)))
 SECOND = Scene("fall", 7, rows=2, columns=3, epsg=32737)

@@ -1,0 +1,126 @@
+"""What a worker is given of a verification: some patches of every label, and what all batches have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cube.format.arrays import ArraySpec, chunk_key
+from cube.format.originals import HEADERS, ORIGINALS, header_keys
+from cube.format.tiles import TileLayout
+from cube.store.protocol import Store
+from cube.survey.ground import GroundSlice
+from cube.survey.surveyor import Surveyor
+from cube.survey.tally import TallyJob
+from cube.work.clusters import Task
+
+COUNTS = ("nan_count", "zero_count", "saturated_count")
+
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """What the cube's labels say of the patches of one batch."""
+
+    index: int
+    patch: Array
+    present: Array
+    """(patch, modality)"""
+    digest: Array
+    """(patch, modality, byte)"""
+    counts: Array
+    """(patch, modality, [nan, zero, saturated])"""
+    header_size: Array
+    header_digest: Array
+    pixel_start: Array
+    file_size: Array
+    path: Array
+    """(patch, modality) text"""
+    epsg: Array | None
+    wkt: list[str]
+    """(patch): definition of a CRS without an EPSG code; empty where there is none."""
+    kept: Array | None
+    """(patch, modality): what comes back of the file; None in cubes of earlier versions."""
+    transform: Array | None
+    ground: GroundSlice | None = None
+    """What a survey must know; None where none is taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """What all batches of one verification have in common. Small and picklable."""
+
+    cube: Store
+    layouts: Mapping[str, TileLayout]
+    header: ArraySpec
+    source: Store | None = None
+    tallied: Mapping[str, TallyJob] = field(default_factory=dict)
+    """What a survey counts, by modality; nothing where none is taken."""
+
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def batch_tasks(
+    examination: Examination, values: Arrays, sizes: Mapping[str, int], surveyor: Surveyor | None
+) -> Iterator[Task]:
+    """Yield a task for each batch: its labels, and the sizes of the objects that were listed."""
+    slots = examination.header.chunks[0]
+    for index, start in enumerate(range(0, len(values["patch"]), slots)):
+        rows = slice(start, start + slots)
+        labels = _slice(values, index, rows, surveyor.slice(rows) if surveyor is not None else None)
+        keys = [chunk_key(name, (index, 0, 0, 0)) for name in examination.layouts]
+        keys += header_keys(examination.header, index, labels.header_size.ravel().tolist())
+        known = {key: sizes[key] for key in keys if key in sizes}
+        yield f"verify-{examination.cube.url}-{index}", (examination, labels, known)
+
+
+def stored_keys(spec: ArraySpec, values: Arrays, sizes: Mapping[str, int]) -> Iterable[str]:
+    """Return the keys of all objects of an array; of headers there are as many as they are long."""
+    if spec.path != HEADERS:
+        return spec.object_keys()
+    if (known := values.get(f"{ORIGINALS}/header_size")) is None:
+        return (key for key in spec.object_keys() if key in sizes)
+    slots = spec.chunks[0]
+    lengths = (known[index * slots :][:slots].ravel().tolist() for index in range(spec.grid[0]))
+    return (key for index, sizes_of in enumerate(lengths) for key in header_keys(spec, index, sizes_of))
+
+
+def unpacked_paths(packed: NDArray[np.uint8]) -> NDArray[Any]:
+    """Return (patch, modality) texts from (patch, modality, byte) padded with zeros."""
+    texts = [bytes(text).rstrip(b"\0").decode() for text in packed.reshape(-1, packed.shape[-1])]
+    return np.array(texts, object).reshape(packed.shape[:-1])
+
+
+def _slice(values: Arrays, index: int, rows: slice, ground: GroundSlice | None) -> Slice:
+    return Slice(
+        index=index,
+        patch=values["patch"][rows],
+        present=values["present"][rows],
+        digest=values["digest"][rows],
+        counts=np.stack([values[name][rows] for name in COUNTS], axis=-1),
+        header_size=values[f"{ORIGINALS}/header_size"][rows],
+        header_digest=values[f"{ORIGINALS}/digest"][rows],
+        pixel_start=values[f"{ORIGINALS}/pixel_start"][rows],
+        file_size=values[f"{ORIGINALS}/size"][rows],
+        path=unpacked_paths(values[f"{ORIGINALS}/path"][rows]),
+        epsg=values["epsg"][rows] if "epsg" in values else None,
+        wkt=_definitions(values, rows),
+        kept=values["kept"][rows] if "kept" in values else None,
+        transform=values["transform"][rows] if "transform" in values else None,
+        ground=ground,
+    )
+
+
+def _definitions(values: Arrays, rows: slice) -> list[str]:
+    """Return the definition of the CRS of each patch; empty where it has none."""
+    if "crs_index" not in values or "crs_wkt" not in values:
+        return [""] * len(values["patch"][rows])
+    known = [*values["crs_wkt"].tolist(), ""]
+    return [known[place] for place in values["crs_index"][rows].tolist()]

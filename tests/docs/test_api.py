@@ -1,0 +1,49 @@
+"""The page of the public API and the code name the same things, and all of them say what they do."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from making import leave_out
+
+from cube import errors
+
+PAGE = Path(__file__).parents[2] / "docs/api.md"
+ROW = re.compile(r"^\|(?: `([\w.]+)`)? \| `(\w+)` \| (.+) \|$", re.MULTILINE)
+MODULES = ("cube", "cube.torch", "cube.scenes", "cube.placements", "cube.splits", "cube.accessor", "cube.errors")
+
+
+def listed() -> dict[str, list[str]]:
+    names: dict[str, list[str]] = {}
+    module = ""
+    for begins, name, _ in ROW.findall(PAGE.read_text(encoding="utf-8")):
+        module = begins or module
+        names.setdefault(module, []).append(name)
+    return names
+
+
+def public(module: str) -> list[str]:
+    if module == "cube.errors":
+        return [name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, errors.CubeError)]
+    return list(import_module(module).__all__)
+
+
+def test_the_page_names_every_module() -> None:
+    assert set(listed()) == set(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_page_names_what_is_public_and_nothing_else(module: str) -> None:
+    if module == "cube.torch":
+        find_spec("torch") or leave_out(
+            "PyTorch: it is tested on Python 3.11 only and is not installed here", required=sys.version_info < (3, 12)
+        )
+    assert sorted(listed()[module]) == sorted(public(module))
+    for name in public(module):
+        assert inspect.getdoc(getattr(import_module(module), name)), name
