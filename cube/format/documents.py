@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,12 +23,19 @@ def parse_object(data: bytes | str) -> dict[str, Any]:
     if len(data) > _MOST:
         raise ValueError(f"{len(data):,} bytes, more than {_MOST:,}")
     try:
-        document = json.loads(data)
+        document = json.loads(data, parse_float=_finite, parse_constant=_finite)
     except RecursionError:
         raise ValueError("too many levels within each other") from None
     if not isinstance(document, dict):
         raise ValueError(f"a JSON {type(document).__name__}, expected an object")
     return document
+
+
+def _finite(text: str) -> float:
+    """Return a number. Raises ``ValueError`` for what JSON does not know: NaN, and numbers without end."""
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is no JSON number")
+    return value
 
 
 def require_object(data: bytes | str, where: str) -> dict[str, Any]:
