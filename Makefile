@@ -49,7 +49,7 @@ lint: setup
 
 judges: setup
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
-	$(BIN)/python -m pytest -m judges
+	$(BIN)/python -m pytest -m judges --numprocesses auto --maxprocesses 2 --dist loadfile --durations 20
 
 bench: setup
 	$(BIN)/python benchmarks/convert.py

@@ -78,7 +78,13 @@ def make_case(folder: Path, way: Growth) -> Case:
     return Case(read_recipe(str(path)), path, folder / "grown.zarr", folder / "together", parts)
 
 
-@pytest.fixture(params=WAYS)
+SHORT = ("within one shard, sharing its tiles", "a cut-short shard and new ones")
+"""Ways that are tried in each run; the others are for the judges."""
+
+
+@pytest.fixture(
+    params=[way if way in SHORT else pytest.param(way, marks=pytest.mark.judges) for way in WAYS],
+)
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
     return make_case(tmp_path, WAYS[request.param])
 

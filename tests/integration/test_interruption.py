@@ -28,7 +28,7 @@ SEED = 1970
 MARK = "CUBE_TEST_RUN"
 """Environment variable that every process of a run inherits."""
 KILL = "CUBE_TEST_KILL"
-KILLS_ALONE, KILLS_WORKERS = 12, 7
+KILLS_ALONE, KILLS_WORKERS = 6, 7
 BETWEEN = {
     "nothing and the plan": "before *.build/plan.json 1",
     "the plan and the first shard": "before *.zarr/s1/c/0/0/0/0 1",
@@ -318,6 +318,13 @@ def test_a_build_killed_again_and_again_ends_the_same(bench: Bench, reference: L
     assert max(kept) > 0
 
 
+def test_a_build_whose_workers_are_killed_at_a_point_goes_on_from_there(bench: Bench, reference: Left) -> None:
+    target, point = bench.target(), AMONG_WORKERS["data and receipt"]
+    assert bench.with_workers(target, point=point) == -signal.SIGKILL
+    check_finished(bench, target, reference, "killed with its workers between data and receipt")
+
+
+@pytest.mark.judges
 def test_a_build_whose_workers_are_killed_with_it_goes_on_from_there(bench: Bench, reference: Left) -> None:
     rng = random.Random(SEED)
     target, started = bench.target(), time.monotonic()

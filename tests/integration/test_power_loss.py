@@ -129,8 +129,9 @@ def test_after_a_loss_of_power_the_next_run_finishes(ground: Ground, tmp_path: P
 
 
 @pytest.mark.judges
+@pytest.mark.timeout(1800)
 def test_after_every_loss_of_power_the_next_run_finishes(ground: Ground, tmp_path: Path) -> None:
-    for run in range(RUNS_OF_JUDGES):  # half a second each
+    for run in range(RUNS_OF_JUDGES):
         outlast(ground, tmp_path / str(run), 10 * SEED + run)
         shutil.rmtree(tmp_path / str(run))
 
