@@ -88,7 +88,10 @@ def _column(name: str, labels: Callable[[str], Array]) -> Array:
 
 
 def _checked(bbox: Box) -> Box:
-    west, south, east, north = (float(value) for value in bbox)
+    try:
+        west, south, east, north = (float(value) for value in bbox)
+    except (TypeError, ValueError):
+        raise RequestError(f"{bbox!r} is no box: expected four numbers: west, south, east, north in degrees") from None
     if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):
         raise RequestError(f"{bbox} is no box: expected west, south, east, north in degrees, south below north")
     return west, south, east, north

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from cube.query.choose import select_patches
 from cube.read.opened import Source, open_source
 from cube.read.pixels import PixelReader
 from cube.read.ranges import Window
-from cube.train.states import require_one, require_positions
+from cube.train.states import require_known, require_one, require_positions
 
 Array = NDArray[Any]
 Box = tuple[float, float, float, float]
@@ -35,6 +35,10 @@ class Choice:
     """What becomes of patches that lack a wanted modality. Kept ones hold the fill value there; ``present`` tells."""
 
 
+CHOICES = tuple(item.name for item in fields(Choice))
+"""Options by which patches are chosen."""
+
+
 class Samples:
     """The patches of a cube, numbered from 0 in the order they are stored.
 
@@ -50,6 +54,7 @@ class Samples:
     def __init__(
         self, url: str, *, storage_options: Mapping[str, Any] | None = None, expect: str | None = None, **choice: Any
     ) -> None:
+        require_known("Samples", choice, CHOICES)
         self.url, self.storage_options, self.choice = url, dict(storage_options or {}), Choice(**choice)
         require_one("incomplete", self.choice.incomplete, ("refuse", "leave out", "keep"))
         self._source = open_source(url, self.storage_options, expect)

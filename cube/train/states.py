@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,15 @@ def require_dtypes(dtypes: Any) -> None:
             known = False
         if not known:
             raise RequestError(f"dtypes: the type of {name} is {dtype!r}: expected a type of numbers, such as 'float32'")
+
+
+def require_known(name: str, options: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ``TypeError``, as Python does for a function's own, for an option that there is none of, with the nearest one."""
+    for option in options:
+        if option not in (names := sorted(known)):
+            close = get_close_matches(option, names, n=1)
+            meant = f"did you mean {close[0]!r}?" if close else f"expected some of {', '.join(names)}"
+            raise TypeError(f"{name}() got an unexpected keyword argument {option!r}: {meant}")
 
 
 def require_one(name: str, value: Any, allowed: Iterable[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from cube.train.batches import Batches
-from cube.train.samples import Samples
-from cube.train.states import read_state, require_one, require_whole
+from cube.train.samples import CHOICES, Samples
+from cube.train.states import read_state, require_known, require_one, require_whole
 
 Sample = dict[str, Any]
 Form = Callable[[Sample], Sample]
@@ -22,6 +22,10 @@ Form = Callable[[Sample], Sample]
 
 _WIDER: dict[Any, Any] = {np.dtype("uint16"): np.dtype("int32"), np.dtype("uint32"): np.dtype("int64")}
 """Types PyTorch computes with in place of those it only stores."""
+
+
+OPTIONS = tuple(item.name for item in fields(Batches) if item.name not in ("samples", "_"))
+"""Options of batches."""
 
 
 class PatchDataset(Dataset[Sample]):
@@ -34,6 +38,7 @@ class PatchDataset(Dataset[Sample]):
     """
 
     def __init__(self, url: str, *, form: Form | None = None, **options: Any) -> None:
+        require_known("PatchDataset", options, (*CHOICES, "storage_options", "expect"))
         self.samples, self.form = Samples(url, **options), form
 
     def __len__(self) -> int:
@@ -61,6 +66,7 @@ class BatchDataset(IterableDataset[Sample]):
     """
 
     def __init__(self, samples: Samples, *, form: Form | None = None, **options: Any) -> None:
+        require_known("BatchDataset", options, OPTIONS)
         if isinstance(form, ImageAndMask):
             samples = form.wanted(samples)
         self.batches = Batches(samples, **options)
@@ -110,6 +116,7 @@ class BatchLoader:
     def __init__(
         self, samples: Samples, *, workers: int = 0, pin_memory: bool = False, context: str = "spawn", **options: Any
     ) -> None:
+        require_known("BatchLoader", options, (*OPTIONS, "form"))
         require_whole("workers", workers, 0)
         require_one("context", context, ("spawn", "forkserver", "fork"))
         options.setdefault("stream", _rank())
@@ -178,6 +185,7 @@ class ImageAndMask:
             return samples
         part = copy(samples)
         every = np.arange(samples.readers[self.classes].layout.bands)[samples.modalities[self.classes]]
+        require_whole("band", self.band, -len(every), len(every) - 1)
         part.modalities = {**samples.modalities, self.classes: every[[self.band]]}
         return part
 

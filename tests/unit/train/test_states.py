@@ -110,3 +110,16 @@ def test_a_state_at_the_very_end_of_an_epoch_is_one(samples: Samples) -> None:
     batches.resume(batches.state() | {"batch": len(batches)})
     assert list(batches) == []
     assert batches.epoch == 1
+
+
+def test_a_misspelt_option_is_named_with_the_nearest(tiny_cube: Built) -> None:
+    with pytest.raises(TypeError, match=r"Samples\(\) got an unexpected keyword argument 'wher': did you mean 'where'\?"):
+        Samples(tiny_cube.url, wher="season=spring")
+    with pytest.raises(TypeError, match=r"'colour': expected some of bbox, incomplete, modalities, where"):
+        Samples(tiny_cube.url, colour="red")
+
+
+@pytest.mark.parametrize("bbox", [(1, 2, 3), (1, 2, 3, 4, 5), "here", 7, ("a", "b", "c", "d"), (1, 2, 3, None)])
+def test_a_box_is_four_numbers(tiny_cube: Built, bbox: Any) -> None:
+    with pytest.raises(RequestError, match="is no box: expected four numbers"):
+        Samples(tiny_cube.url, bbox=bbox)

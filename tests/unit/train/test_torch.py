@@ -186,3 +186,13 @@ def test_the_form_of_torchgeo(tiny_cube: Built, made: Made) -> None:
 def test_shares_of_classes() -> None:
     mask = torch.tensor([[[1, 1], [2, 3]], [[3, 3], [3, 0]]])
     assert class_shares(mask, 3).tolist() == [[0.5, 0.25, 0.25], [0.0, 0.0, 0.75]]
+
+
+def test_misspelt_options_and_bands_that_are_not_there_are_named(tiny_cube: Built) -> None:
+    samples = Samples(tiny_cube.url)
+    with pytest.raises(TypeError, match=r"BatchLoader\(\) got an unexpected .* 'batchsize': did you mean 'batch_size'\?"):
+        BatchLoader(samples, batchsize=4)
+    with pytest.raises(TypeError, match=r"PatchDataset\(\) got an unexpected .* 'wher': did you mean 'where'\?"):
+        PatchDataset(tiny_cube.url, wher="season=spring")
+    with pytest.raises(RequestError, match="band is 9: expected a whole number, -4 to 3"):
+        BatchLoader(samples, form=ImageAndMask(band=9))
