@@ -106,7 +106,7 @@ def plan_build(recipe: Recipe, source: str, choice: Choice, options: Mapping[str
     Raises ``TargetError`` if ``to``, where the cube will be, lies inside the source.
     """
     if to and is_local(source) and is_local(to) and Path(source).resolve() in Path(to).resolve().parents:
-        raise TargetError(f"{to} lies inside the source {source}: its own objects would be scanned; choose another place")
+        raise TargetError(f"{to} lies inside the source {source}: its own objects would be scanned; choose another --to")
     read_template(recipe.catalog)  # a missing template is better known before the work than after
     inventory = examine(recipe, _choose(recipe, scan(recipe, source, options), choice))
     software = {"numcodecs": numcodecs.__version__}

@@ -510,7 +510,7 @@ def test_a_source_that_is_gone_after_the_plan_makes_no_gap(
             yield
 
     with monkeypatch.context() as patch:
-        patch.setattr("cube.convert.preparation.claimed", claimed_and_lost)
+        patch.setattr("cube.jobs.build.claimed", claimed_and_lost)
         result = convert(recipe, files, to, "--incomplete", "keep", "--sample", sample)
     assert result.exit_code == 1
     assert result.stdout == ""

@@ -307,7 +307,7 @@ def uses(field: Ground, to: str) -> dict[str, Any]:
         def run() -> str:
             result = field.run(*words)
             assert result.exit_code == 0, (words, result.output)
-            return result.stdout
+            return re.sub(r"written \d+ s ago", "written just now", result.stdout)
 
         return run
 
