@@ -46,7 +46,15 @@ class Explorer {
     const shown = this.scenes.filter((scene) => scene.shown);
     byId("count").textContent = `${count(shown.length, "scene")}, ${count(total(shown.map((scene) => this.patches(scene))), "patch", "patches")}`;
     if (shown.length && !shown.includes(this.selected)) this.selected = shown[0];
+    const where = this.where();
+    byId("where").replaceChildren(...(shown.length && where ? [copyable("The same patches, as a filter", where, "text")] : []));
     this.show();
+  }
+
+  /** What is chosen, in the words of the filters that ``cube search``, ``cube copy`` and all readers take. */
+  where() {
+    const main = this.mostly.value === "" ? null : `class=${word(sheet.classes[this.mostly.value])}`;
+    return [...this.filters.map((group) => group.where()), main].filter(Boolean).join(" and ");
   }
 
   option(scene) {
@@ -115,10 +123,22 @@ class Group {
       ...names.map((name, at) => element("label", { class: "check" }, this.boxes[at], sign(at), name)));
   }
 
+  /** Nothing where all are set. */
+  where() {
+    const names = this.names.filter((_, at) => this.boxes[at].checked).map(word);
+    if (names.length === this.names.length) return null;
+    return names.length === 1 ? `${this.key}=${names[0]}` : `${this.key} in (${names.join(", ")})`;
+  }
+
   has(scene) {
     const place = scene[this.key];
     return place === undefined || this.boxes[place].checked;
   }
+}
+
+/** A value of a filter: in quotes where it is more than a word. */
+function word(text) {
+  return /^[\w.-]+$/.test(text) ? text : `"${text}"`;
 }
 
 /* One scene */

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube.errors import FilterError
+from cube.format.layout import class_word
 from cube.query.grammar import Clause, Every, Expression, clauses_of, parse
 
 DATES = {"start_datetime": "start", "end_datetime": "end"}
@@ -103,7 +104,7 @@ def _matches(clause: Clause, column: Array, known: Iterable[str] | None) -> NDAr
         if clause.operator in _OPERATORS:
             raise FilterError(f"{clause.field} is a text: only = and != compare it")
         words = np.unique(column.astype(str)) if known is None else np.unique(list(known))
-        meant = {value: _like_words(value, words) for value in clause.values}
+        meant = {value: _like_words(_as_shown(clause.field, value), words) for value in clause.values}
         for value, alike in meant.items():
             if not alike:
                 raise FilterError(f"no {clause.field} is {value!r}{_hint(value, words.tolist()[:20])}")
@@ -128,6 +129,11 @@ def _like_words(value: str, words: NDArray[np.str_]) -> list[str]:
     if is_pattern(value):
         return [word for word in words.tolist() if fnmatchcase(word, value)]
     return [value] if value in words else []
+
+
+def _as_shown(field: str, value: str) -> str:
+    """Return the word of a class that is given by its title, as the page shows it."""
+    return class_word(value) if field == MAIN_CLASS and not is_pattern(value) else value
 
 
 def is_pattern(value: str) -> bool:

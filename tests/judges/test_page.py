@@ -19,6 +19,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 from sheets import full_size
 
+from cube import open_cube
 from cube.catalog.page import PAGE, datasheet
 from cube.format.layout import class_word
 
@@ -207,6 +208,15 @@ def table_of(stac: Path) -> list[tuple[str, str, str, int]]:
     return [tuple(row.values()) for row in pq.read_table(stac / href, columns=columns).to_pylist()]
 
 
+def filtered(demo: Path, page: Page) -> list[tuple[str, int]] | None:
+    """Return season and scene of the patches that the filter chooses which the page shows; None where it shows none."""
+    shown = page.locator("#where code").all_inner_texts()
+    if not shown and page.locator("#list li:visible").count() == 0:
+        return None
+    chosen = open_cube(str(demo / "demo.zarr"), where=shown[0] if shown else None)
+    return sorted(zip(chosen["season"].values.tolist(), chosen["scene"].values.tolist(), strict=True))
+
+
 def test_filters_count_what_is_in_the_cube_and_in_the_table(browser: Browser, demo: Path, stac: Path, url: str) -> None:
     rows = patches_of(demo)
     assert sorted(table_of(stac)) == sorted(rows)
@@ -228,6 +238,7 @@ def test_filters_count_what_is_in_the_cube_and_in_the_table(browser: Browser, de
                 if row[0] in chosen and split in (row[1], None) and (title == "any" or row[2] == class_word(title))
             ]
             assert seen.count() == (len({(row[0], row[3]) for row in kept}), len(kept)), (chosen, split, title)
+            assert filtered(demo, page) == (sorted((row[0], row[3]) for row in kept) if kept else None), (chosen, split, title)
             assert page.locator("#list li:visible").count() == page.locator(".place:not(.gone)").count() == seen.count()[0]
         page.click("#reset")
         expect(page.locator("#count")).to_contain_text(f"{len(rows)} patches")

@@ -45,6 +45,7 @@ FILTERS = [
     "lat is not null and not class is null",
     "class=urban*",
     "class!=urban_and_built_up_lands",
+    'class="Urban and Built-up Lands"',
     "nan_count:s1>0",
     "nan_count:s1=0 and saturated_count:s2 between 1 and 9",
     "present:lc=true and not zero_count:s1=0",
