@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import IO
 
@@ -55,8 +56,6 @@ def _unnamed(folder: str) -> Iterator[str]:
 
 def together(flush: Callable[[str], None], paths: Sequence[str]) -> None:
     """Flush several files or folders at the same time: a disk writes its journal once for all that wait for it."""
-    from concurrent.futures import ThreadPoolExecutor  # who reads only needs no threads
-
     with ThreadPoolExecutor(min(_STREAMS, max(1, len(paths))), thread_name_prefix="cube-flush") as pool:
         for _ in pool.map(flush, paths):
             pass
