@@ -1,8 +1,8 @@
 """Whose target it is: a row of numbered claims beside the cube, each written only where nobody else wrote it.
 
 The whole claim with the highest number holds; one that a failing disk left empty or cut is passed over, and so is its number.
-Whoever wants the target, or is about to publish its root, writes the next number;
-the store lets one writer do that, and the other finds out that it was not first. No clock and no lock is needed.
+Whoever wants the target, or is about to publish its root, writes the next number; the store lets one writer do that, and the
+other finds out that it was not first. No clock and no lock is needed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from cube.store.protocol import Store
 CLAIMS = "claims"
 COPY = "copy-"
 """How the name of a copy begins, which stands in a claim where else the digest of a plan does."""
-
-
 _KEY = re.compile(rf"{CLAIMS}/(\d{{6}})\.json")
 
 
@@ -61,7 +59,7 @@ def require_claim(target: Target, plan: str) -> None:
 def stake_publication(target: Target, plan: str) -> None:
     """Claim the right to write the root. Raises ``TargetError`` if another plan holds the target."""
     claim = standing_claim(target.build)
-    if claim is None or (claim.plan == plan and not claim.publishing):
+    if claim is None or (claim.plan in (plan, "") and not claim.publishing):
         claim = stake(target.build, claim, plan, publishing=True)
     if claim.plan != plan:
         raise _taken(target, claim, plan)

@@ -63,7 +63,7 @@ def together(flush: Callable[[str], None], paths: Sequence[str]) -> None:
 
 def flush_file(path: str) -> None:
     """Have the bytes of a file on the disk."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # else a pipe waits for a writer
     try:
         os.fsync(file)
     finally:

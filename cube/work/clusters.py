@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from importlib import import_module
 from itertools import islice
 from typing import Any
@@ -56,6 +56,7 @@ def open_cluster(
     else:
         with _local_cluster(workers, dashboard) as cluster, Client(cluster) as client:
             yield client
+            _end_heartbeats(client)
 
 
 def lanes(client: Client | None) -> int:
@@ -100,6 +101,16 @@ def _errors_of(kind: type[Any]) -> tuple[type[Exception], ...]:
     packages = [sys.modules[name] for name in (kind.__module__.partition(".")[0], *_HTTP_CLIENTS) if name in sys.modules]
     exported = [item for package in packages for item in vars(package).values() if isinstance(item, type)]
     return OSError, ValueError, TypeError, RuntimeError, *(item for item in exported if issubclass(item, Exception))
+
+
+def _end_heartbeats(client: Client) -> None:
+    """Stop the heartbeats of workers that are about to be closed: one that is under way then ends in a traceback."""
+    with suppress(OSError, TimeoutError):
+        client.run(_end_heartbeat, on_error="ignore")
+
+
+def _end_heartbeat(dask_worker: Any) -> None:
+    dask_worker.periodic_callbacks["heartbeat"].stop()
 
 
 def _require_worker(client: Client, name: str, seconds: float) -> None:

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import dask
 import pytest
@@ -229,3 +230,22 @@ def test_without_a_cluster_there_is_nothing_to_see(many: Made, alone: Built, tmp
     done = CliRunner().invoke(main, [*words, "--to", str(tmp_path / "a.zarr")])
     assert done.exit_code == 2
     assert "show a Dask cluster: give --workers 1 or more" in done.stderr
+
+
+def test_workers_of_this_machine_have_no_heartbeat_when_they_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    beating: list[dict[str, bool]] = []
+    end = clusters._end_heartbeats
+
+    def looked_at(client: Client) -> None:
+        beating.append(client.run(_beats))
+        end(client)
+        beating.append(client.run(_beats))
+
+    monkeypatch.setattr(clusters, "_end_heartbeats", looked_at)
+    with open_cluster(scheduler=None, workers=1) as client:
+        assert client is not None
+    assert [set(answer.values()) for answer in beating] == [{True}, {False}]
+
+
+def _beats(dask_worker: Any) -> bool:
+    return bool(dask_worker.periodic_callbacks["heartbeat"].is_running())
