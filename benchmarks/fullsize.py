@@ -140,7 +140,8 @@ def _write_receipt(plan: Plan, target: Target, index: int) -> None:
         **hashes,
     }
     facts = {"batch": batch.digest, "stamp": batch.stamp, "index": index, "start": batch.start, "stop": batch.stop}
-    nothing = {"peak_bytes": 0, "files": 0, "bytes_in": 0, "objects": {}, "tiles": {}, "statements": {}, "rejected": []}
+    nothing = {"peak_bytes": 0, "files": 0, "bytes_in": 0, "objects": {}, "rejected": []}
+    nothing |= {"tiles": {name: [0, 0] for name in plan.job.layouts}, "statements": {name: [] for name in plan.job.layouts}}
     receipt = {**facts, **nothing, "columns": columns}
     target.build.write(receipt_key(batch.digest), receipt_bytes(receipt))
 
