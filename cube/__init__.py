@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     __version__: str
+    from cube.convert.tolerance import Tolerance
     from cube.jobs.build import build
     from cube.read.open import open_cube
     from cube.read.scenes import open_patch, open_scene
@@ -18,13 +19,14 @@ _HOMES = {
     "Batches": "train.batches",
     "Samples": "train.samples",
     "Shuffle": "train.shuffle",
+    "Tolerance": "convert.tolerance",
     "build": "jobs.build",
     "open_cube": "read.open",
     "open_patch": "read.scenes",
     "open_scene": "read.scenes",
 }
 
-__all__ = ["Batches", "Samples", "Shuffle", "build", "open_cube", "open_patch", "open_scene"]
+__all__ = ["Batches", "Samples", "Shuffle", "Tolerance", "build", "open_cube", "open_patch", "open_scene"]
 
 
 def __getattr__(name: str) -> Any:

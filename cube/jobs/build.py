@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numcodecs
 import numpy as np
@@ -152,7 +152,7 @@ def build(  # noqa: PLR0913  what the command takes, each by its name
     *,
     where: str = "",
     limit: int | None = None,
-    modalities: Sequence[str] | None = None,
+    modalities: str | Sequence[str] | None = None,
     incomplete: Incomplete | None = None,
     profile: str | None = None,
     tolerance: Tolerance = TOLERANT,
@@ -175,7 +175,7 @@ def build(  # noqa: PLR0913  what the command takes, each by its name
     where, limit
         Only the patches that a filter chooses, such as ``season=spring``; only the first so many.
     modalities
-        Only some kinds of image; all by default.
+        Only some kinds of image, as a list or as ``"s1,lc"``; all by default.
     incomplete
         What becomes of patches that lack a file: ``fail``, ``reject`` or ``keep``; as the recipe says by default.
     profile
@@ -204,11 +204,26 @@ def build(  # noqa: PLR0913  what the command takes, each by its name
         No file can be used, too many are bad, or reading or writing failed for good. What is written stays.
     """
     known = recipe if isinstance(recipe, Recipe) else read_recipe(str(recipe))
-    known = with_modalities(known, list(modalities)) if modalities is not None else known
+    if modalities is not None:
+        names = modalities.split(",") if isinstance(modalities, str) else modalities
+        known = with_modalities(known, [name.strip() for name in names])
     known = with_profile(known, profile) if profile else known
+    _require_options(limit, incomplete, tolerance, client)
     plan = plan_build(known, str(source), Choice(where=where, limit=limit, incomplete=incomplete), source_options, to=str(to))
     terms = Terms(replace=replace, tolerance=tolerance, watcher=watcher)
     return convert(plan, target_of(str(to), options=storage_options), partial(nullcontext, client), terms)
+
+
+def _require_options(limit: Any, incomplete: Any, tolerance: Any, client: Any) -> None:
+    """Raise ``RequestError`` for what the command line would have refused."""
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise RequestError(f"limit is {limit!r}: expected a whole number, 1 or more")
+    if incomplete is not None and incomplete not in (allowed := get_args(Incomplete)):
+        raise RequestError(f"incomplete is {incomplete!r}: expected {', '.join(allowed)}")
+    if not isinstance(tolerance, Tolerance):
+        raise RequestError(f"tolerance is {tolerance!r}: expected a cube.Tolerance, such as cube.Tolerance(share=0.01)")
+    if client is not None and not isinstance(client, Client):
+        raise RequestError(f"client is {client!r}: expected a distributed.Client, such as Client({client!r})")
 
 
 @dataclass(frozen=True, kw_only=True)

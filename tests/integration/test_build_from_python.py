@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -10,7 +11,7 @@ from making import Made
 
 import cube
 from cube.cli.main import main
-from cube.errors import RecipeError, TargetError
+from cube.errors import RecipeError, RequestError, TargetError
 from cube.records import presence
 
 
@@ -32,7 +33,7 @@ def test_it_makes_the_same_bytes_as_the_command(made: Made, tiny_recipe: Path, t
 
 
 def test_some_modalities_alone(made: Made, tiny_recipe: Path, tmp_path: Path) -> None:
-    cube.build(tiny_recipe, made.folder, tmp_path / "x.zarr", modalities=["s1", "lc"], incomplete="fail")
+    cube.build(tiny_recipe, made.folder, tmp_path / "x.zarr", modalities="s1, lc", incomplete="fail")
     with cube.open_cube(tmp_path / "x.zarr") as opened:
         assert list(opened.data_vars) == ["s1", "lc"]
 
@@ -44,6 +45,27 @@ def test_the_target_is_held_once(made: Made, tiny_recipe: Path, tmp_path: Path, 
     cube.build(tiny_recipe, made.folder, tmp_path / "x.zarr", limit=2)
     assert len(beats) == 1
     assert {path.name for path in (tmp_path / "x.build/claims").iterdir()} == {"000001.json", "000002.json"}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"incomplete": "kepp"}, "incomplete is 'kepp': expected fail, reject, keep"),
+        ({"limit": 0}, "limit is 0: expected a whole number, 1 or more"),
+        ({"limit": 2.5}, "limit is 2.5: expected"),
+        ({"tolerance": 0.01}, "tolerance is 0.01: expected"),
+        ({"client": "tcp://127.0.0.1:8786"}, "client is .* expected a distributed.Client"),
+        ({"modalities": "s1,sar"}, "has no modality 'sar'"),
+        ({"profile": "fasst"}, "did you mean 'fast'"),
+        ({"where": "seasn=spring"}, "did you mean 'season'"),
+    ],
+)
+def test_a_wrong_option_is_named_and_nothing_is_written(
+    made: Made, tiny_recipe: Path, tmp_path: Path, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(RequestError, match=said):
+        cube.build(tiny_recipe, made.folder, tmp_path / "out" / "x.zarr", **options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_wrong_is_said(made: Made, tmp_path: Path) -> None:
