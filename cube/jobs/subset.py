@@ -34,6 +34,7 @@ from cube.format.small import read_array
 from cube.format.target import Target
 from cube.format.tiles import ABSENT, ShardWriter
 from cube.query.choose import select_patches
+from cube.read.opened import open_source
 from cube.read.pixels import PixelReader
 from cube.read.ranges import Tile
 from cube.records.claims import COPY
@@ -99,7 +100,13 @@ def plan_subset(source: Target, data: bytes, root: Mapping[str, Any], where: str
             if values_digest(values[spec.path]) != facts["certificate"]["arrays"][spec.path]:
                 raise CorruptError(f"{source.url}/{spec.path}: its values are not those certified; `cube verify` tells more")
     names = [spec.path for spec in specs if spec.dimensions[0] == "patch" and spec.path in values and "/" not in spec.path]
-    rows = select_patches(values.__getitem__, names, where, seasons=facts["seasons"])
+    rows = select_patches(
+        values.__getitem__,
+        names,
+        where,
+        seasons=facts["seasons"],
+        shares=lambda field: open_source(source.url, source.cube.options).shares(field),
+    )
     if not len(rows):
         raise RequestError(f"no patch of {source.url} is chosen by --where {where!r}")
     per_patch = {spec.path for spec in specs if spec.dimensions[0] == "patch"}

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from making import BANDS, Built, Made, build, survey, write_recipe
 from servers import S3Server, close_connections, seaweedfs
 
-from cube import open_cube
+from cube import Samples, open_cube
 from cube.catalog.describe import describe
 from cube.catalog.publish import publish
 from cube.cli.main import main
@@ -281,3 +281,12 @@ def test_the_command(whole: Built, tmp_path: Path) -> None:
     again = cube(str(tmp_path / "b.zarr"), "--workers", "0")
     assert f"{document['objects']} objects stood from an earlier run" in again.stdout
     assert cube(str(tmp_path / "b"), "--workers", "0").exit_code == 2
+
+
+@pytest.mark.parametrize("where", ['class="Urban and Built-up Lands"', "class:IGBP:urban_and_built_up_lands>0.2 and scene=1"])
+def test_a_class_chooses_what_it_chooses_for_readers(tiny_published: Target, tmp_path: Path, where: str) -> None:
+    wanted = Samples(tiny_published.url, where=where, incomplete="keep").ids.tolist()
+    assert 0 < len(wanted) < 25
+    copied = copy_cube(tiny_published, target_of(str(tmp_path / "part.zarr")), where=where)
+    assert copied.report.passed
+    assert Samples(str(tmp_path / "part.zarr"), incomplete="keep").ids.tolist() == wanted
