@@ -42,6 +42,7 @@ def publish_files(store: Store, files: Iterable[tuple[str, bytes]]) -> None:
         if path in (COLLECTION, CATALOG):
             store.secure(written)
             store.keep(path, data)
+            written.clear()
         else:
             store.write(path, data)
             written.append(path)

@@ -15,6 +15,7 @@ from cube.cli.machine import Machine, tell, watched_cluster
 from cube.cli.options import (
     CONFIG,
     DASHBOARD,
+    FLUSH,
     JSON,
     PERFORMANCE,
     SCHEDULER,
@@ -117,6 +118,7 @@ def plan(recipe: str | None, source: str, profile: str | None, as_json: bool, **
     callback=rejected_limit,
     help="Stop where more files are bad than this share of those read (20 are always borne with), or this number.",
 )
+@FLUSH
 @click.option("--replace", is_flag=True, help="Throw away what an unfinished build with other options has written.")
 @JSON
 def build_command(recipe: str | None, source: str, to: str, profile: str | None, as_json: bool, **options: Any) -> None:
@@ -144,7 +146,8 @@ def run_build(recipe: Recipe, source: str, to: str, choice: Choice, machine: Mac
     from cube.format.target import target_of
     from cube.jobs.build import Terms, convert, plan_build
 
-    target, workers = target_of(to, options=machine.config.options(to)), processes(machine.workers)
+    target = target_of(to, options=machine.config.options(to), flush=machine.flush)
+    workers = processes(machine.workers)
     planned = plan_build(recipe, source, choice, machine.config.options(source), to=to)
     if not quiet:
         click.echo(plan_text(planned, None), err=True)

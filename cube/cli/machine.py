@@ -23,6 +23,7 @@ class Machine:
     workers: int | None
     sample: int
     replace: bool = False
+    flush: bool = True
     max_rejected: tuple[float, int] | None = None
     """Share and number of bad files that are borne with; the default where None."""
     config: Settings

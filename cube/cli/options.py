@@ -33,6 +33,11 @@ CONFIG = click.option(
     callback=_config,
     help="YAML file that names storage options and a Dask cluster.",
 )
+FLUSH = click.option(
+    "--flush/--no-flush",
+    default=True,
+    help="Whether to wait for the disk, so that a loss of power takes nothing away.  [default: wait]",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 DASHBOARD = click.option("--dashboard", is_flag=True, help="Print the link to Dask's dashboard.")
 PERFORMANCE = click.option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cube.cli.options import CONFIG, JSON, SCHEDULER, WORKERS, print_value, processes
+from cube.cli.options import CONFIG, FLUSH, JSON, SCHEDULER, WORKERS, print_value, processes
 from cube.cli.progress import Meter, counted, duration, size
 from cube.cli.words import report_text
 from cube.errors import CorruptError
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 @click.option("--where", default="", metavar="FILTER", help='Only some patches, as a cube of their own: "scene<=40".')
 @SCHEDULER
 @WORKERS
+@FLUSH
 @CONFIG
 @JSON
-def copy(source: str, to: str, where: str, config: Settings, as_json: bool, **machine: Any) -> None:
+def copy(source: str, to: str, where: str, config: Settings, flush: bool, as_json: bool, **machine: Any) -> None:
     """Copy a cube, or some of its patches, and verify the copy.
 
     SRC and DST are paths or s3:// URLs ending in .zarr. Tiles stay shared and the root comes last. Killed or interrupted,
@@ -37,7 +38,7 @@ def copy(source: str, to: str, where: str, config: Settings, as_json: bool, **ma
     from cube.jobs.copy import copy_cube
     from cube.work.clusters import open_cluster
 
-    origin, target = (target_of(url, options=config.options(url)) for url in (source, to))
+    origin, target = (target_of(url, options=config.options(url), flush=flush) for url in (source, to))
     workers = min(processes(machine["workers"]), _batches(origin))
     with open_cluster(scheduler=machine["scheduler"], workers=workers if workers > 1 else 0) as client:
         copied = copy_cube(origin, target, client, where=where, watcher=Meter())

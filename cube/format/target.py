@@ -67,8 +67,8 @@ def remedy(error: OSError) -> str:
     return "free some space (there and in the temporary folder)" if error.errno in FULL else "mend that"
 
 
-def target_of(url: str, *, options: Mapping[str, Any] | None = None) -> Target:
-    """Return the stores of a cube by its URL.
+def target_of(url: str, *, options: Mapping[str, Any] | None = None, flush: bool = True) -> Target:
+    """Return the stores of a cube by its URL; without ``flush``, writing there does not wait for the disk.
 
     Raises ``TargetError`` if the URL does not end in ``.zarr``, ``RequestError`` if it holds credentials.
     """
@@ -80,7 +80,7 @@ def target_of(url: str, *, options: Mapping[str, Any] | None = None) -> Target:
     staging = f"{stem}.build/{UNFINISHED}" if is_local(url) else ""
     return Target(
         url,
-        open_store(url, options=options, staging=staging),
-        open_store(f"{stem}.build", options=options, staging=staging),
-        open_store(f"{stem}.stac", options=options, staging=staging),
+        open_store(url, options=options, staging=staging, flush=flush),
+        open_store(f"{stem}.build", options=options, staging=staging, flush=flush),
+        open_store(f"{stem}.stac", options=options, staging=staging, flush=flush),
     )

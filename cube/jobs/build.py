@@ -157,6 +157,7 @@ def build(  # noqa: PLR0913  what the command takes, each by its name
     profile: str | None = None,
     tolerance: Tolerance = TOLERANT,
     replace: bool = False,
+    flush: bool = True,
     client: Client | None = None,
     source_options: Mapping[str, Any] | None = None,
     storage_options: Mapping[str, Any] | None = None,
@@ -184,6 +185,8 @@ def build(  # noqa: PLR0913  what the command takes, each by its name
         How many bad files are borne with.
     replace
         Throw away what an unfinished build with other options has written.
+    flush
+        Wait until the disk has what must outlast a loss of power; object stores need none of it.
     client
         Client of a Dask cluster that does the work; without one, this process does.
     source_options, storage_options
@@ -211,7 +214,7 @@ def build(  # noqa: PLR0913  what the command takes, each by its name
     _require_options(limit, incomplete, tolerance, client)
     plan = plan_build(known, str(source), Choice(where=where, limit=limit, incomplete=incomplete), source_options, to=str(to))
     terms = Terms(replace=replace, tolerance=tolerance, watcher=watcher)
-    return convert(plan, target_of(str(to), options=storage_options), partial(nullcontext, client), terms)
+    return convert(plan, target_of(str(to), options=storage_options, flush=flush), partial(nullcontext, client), terms)
 
 
 def _require_options(limit: Any, incomplete: Any, tolerance: Any, client: Any) -> None:

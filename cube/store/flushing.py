@@ -3,18 +3,52 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import IO
+from typing import IO, Any
 
 _STREAMS = 8
 """Files that are flushed at the same time."""
+_PIECE = 16 * 2**20
+"""Bytes that are written before those of a large file are sent to the disk ahead of its end."""
 _NAMED: set[str] = set()
 """Folders whose names, and those of all above, are on the disk as far as this process knows."""
 _NO_FLUSH = (errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP, errno.ENOSYS)
 """Answers of a file system that does not flush folders."""
+
+
+class AheadFile(io.BufferedWriter):
+    """A new file whose bytes go to the disk while more are made, so that little is left to wait for when it is flushed."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(io.FileIO(path, "wb"), buffer_size=2**16)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="cube-flush")
+        self._flushed: Future[None] | None = None
+        self._waiting = 0
+
+    def write(self, data: Any) -> int:
+        """Write bytes; those before them are sent to the disk where they have become many."""
+        count = super().write(data)
+        self._waiting += count
+        if self._waiting >= _PIECE and (self._flushed is None or self._flushed.done()):
+            self._answer()
+            self._waiting = 0
+            self._flushed = self._pool.submit(os.fsync, self.fileno())
+        return count
+
+    def close(self) -> None:
+        """Close the file; raises ``OSError`` if the disk could not take what was sent to it: it says so only once."""
+        self._pool.shutdown()
+        super().close()
+        self._answer()
+
+    def _answer(self) -> None:
+        flushed, self._flushed = self._flushed, None
+        if flushed:
+            flushed.result()
 
 
 def write_flushed(path: str, data: bytes, mode: str = "wb") -> None:

@@ -8,13 +8,13 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
-from cube.store.flushing import flush, flush_file, flush_names, make_folder, together, write_flushed
+from cube.store.flushing import AheadFile, flush, flush_file, flush_names, make_folder, together, write_flushed
 from cube.store.protocol import Entry, Range
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -31,6 +31,8 @@ class LocalStore:
     """Absolute path."""
     staging: str = ""
     """Folder on the same file system where unfinished files are written; beside each object where empty."""
+    flushed: bool = True
+    """Wait until the disk has what must outlast a loss of power."""
 
     @property
     def url(self) -> str:
@@ -41,7 +43,7 @@ class LocalStore:
         return {}
 
     def child(self, name: str) -> LocalStore:
-        return LocalStore(os.path.join(self.root, name), self.staging)
+        return replace(self, root=os.path.join(self.root, name))
 
     def _path(self, key: str) -> str:
         return os.path.join(self.root, _inside(key))
@@ -117,22 +119,23 @@ class LocalStore:
     @contextmanager
     def writing(self, key: str) -> Iterator[IO[bytes]]:
         with self._aside(self._path(key)) as (path, aside):
-            with open(aside, "wb", buffering=2**16) as file:
+            with AheadFile(aside) if self.flushed else open(aside, "wb", buffering=2**16) as file:
                 yield file
-                if os.path.exists(path):  # what stands is never replaced by what a loss of power would leave empty
+                if self.flushed and os.path.exists(path):  # else a loss of power could replace it by nothing
                     flush(file)
             os.replace(aside, path)
 
     def secure(self, keys: Iterable[str]) -> None:
-        paths = [self._path(key) for key in keys]
+        paths = [self._path(key) for key in keys] if self.flushed else []
         together(flush_file, paths)
         flush_names(paths)
 
     def keep(self, key: str, data: bytes) -> None:
         with self.writing(key) as file:
             file.write(data)
-            flush(file)
-        flush_names([self._path(key)])
+            if self.flushed:
+                flush(file)
+        flush_names([self._path(key)] if self.flushed else [])
 
     @contextmanager
     def _aside(self, path: str) -> Iterator[tuple[str, str]]:

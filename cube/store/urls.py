@@ -17,14 +17,15 @@ from cube.store.objects import ObjectStore
 from cube.store.protocol import Store
 
 
-def open_store(url: str, *, options: Mapping[str, Any] | None = None, staging: str = "") -> Store:
+def open_store(url: str, *, options: Mapping[str, Any] | None = None, staging: str = "", flush: bool = True) -> Store:
     """Return the store at a path or URL; nothing is read or written yet.
 
+    Without ``flush``, a disk keeps what was written through a loss of power only by chance.
     Raises ``RequestError`` for a URL that holds credentials.
     """
     if is_local(url):
         refuse_credentials(url)
-        return LocalStore(os.path.abspath(_strip_scheme(url)), os.path.abspath(staging) if staging else "")
+        return LocalStore(os.path.abspath(_strip_scheme(url)), os.path.abspath(staging) if staging else "", flush)
     refuse_credentials(url)
     return ObjectStore(url.rstrip("/"), dict(options or {}))
 

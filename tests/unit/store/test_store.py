@@ -14,6 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from cube.errors import RequestError
 from cube.format.target import target_of
+from cube.store import flushing
 from cube.store.local import LocalStore
 from cube.store.objects import ObjectStore
 from cube.store.protocol import Entry, Range, Store
@@ -220,6 +221,41 @@ def test_a_link_to_what_it_lies_in_lists_every_file_once(tmp_path: Path) -> None
     (tmp_path / "root/sub/up").symlink_to(tmp_path / "root")
     (tmp_path / "root/own").symlink_to("own")
     assert [entry.key for entry in LocalStore(str(tmp_path / "root")).list() if entry.size >= 0] == ["sub/a.tif"]
+
+
+def test_a_large_file_goes_to_the_disk_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(flushing, "_PIECE", 1000)
+    monkeypatch.setattr(os, "fsync", lambda file: sizes.append(os.fstat(file).st_size))
+    with LocalStore(str(tmp_path)).writing("a") as file:
+        while not sizes:
+            file.write(bytes(2**16))
+        assert not (tmp_path / "a").exists()
+    assert 0 < sizes[0] <= (tmp_path / "a").stat().st_size
+
+
+def test_what_a_disk_could_not_take_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(file: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(flushing, "_PIECE", 1000)
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(OSError, match="Input/output error"), LocalStore(str(tmp_path)).writing("a") as file:
+        file.write(bytes(2000))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_need_not_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[int] = []
+    monkeypatch.setattr(os, "fsync", waited.append)
+    for flush in (True, False):
+        store = open_store(str(tmp_path), flush=flush).child("below")
+        waited.clear()
+        for _ in range(2):
+            store.keep("a", b"1")
+            store.write("b", b"2")
+        store.secure(["b"])
+        assert bool(waited) == flush
 
 
 def test_reading_a_folder_is_an_error(tmp_path: Path) -> None:
