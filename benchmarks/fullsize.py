@@ -43,7 +43,7 @@ from cube.format.originals import BYTES
 from cube.format.root import read_root
 from cube.format.small import read_array
 from cube.format.target import Target, target_of
-from cube.jobs.build import Choice, plan_build
+from cube.jobs.planning import Choice, plan_build
 from cube.recipes.recipe import Recipe, read_recipe
 from cube.records.receipts import receipt_bytes, receipt_key
 from cube.store.local import LocalStore

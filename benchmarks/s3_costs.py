@@ -29,7 +29,7 @@ BATCH = 256
 """Patches in a batch of the recipe."""
 STAGE = """
 import json, sys, time
-from cube.jobs.build import Choice, plan_build
+from cube.jobs.planning import Choice, plan_build
 from cube.recipes.recipe import read_recipe
 from cube.format.target import target_of
 from cube.verify.verification import verify_cube

@@ -22,7 +22,7 @@ from cube.convert.writer import write_cube
 from cube.format.arrays import chunk_key
 from cube.format.target import Target, target_of
 from cube.format.tiles import TileLayout, decode_tile, read_index
-from cube.jobs.build import Choice, plan_build
+from cube.jobs.planning import Choice, plan_build
 from cube.recipes.recipe import read_recipe, with_profile
 from cube.work.clusters import open_cluster
 

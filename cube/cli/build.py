@@ -31,7 +31,8 @@ from cube.jobs import SAMPLE
 if TYPE_CHECKING:
     from distributed import Client
 
-    from cube.jobs.build import Built, Choice
+    from cube.jobs.build import Built
+    from cube.jobs.planning import Choice
     from cube.recipes.recipe import Recipe
     from cube.work.settings import Settings
 
@@ -90,10 +91,11 @@ def plan(recipe: str | None, source: str, profile: str | None, as_json: bool, **
     Writes nothing; with --sample, it measures on so many of the files.
     """
     chosen = _recipe(recipe or _recognised(source, options["config"]), profile, options.pop("modalities"))
-    from cube.jobs.build import Choice, estimate_build, plan_build
+    from cube.jobs.build import estimate_build
+    from cube.jobs.planning import Choice, plan_build
 
     sample, workers, config = (options.pop(name) for name in ("sample", "workers", "config"))
-    planned = plan_build(chosen, source, Choice(**options), config.options(source))
+    planned = plan_build(chosen, source, Choice(**options), config.options(source), say=tell)
     expected = estimate_build(planned, None, sample=sample, workers=processes(workers))
     print_value(estimate_document(planned, expected) if as_json else plan_text(planned, expected), as_json)
 
@@ -127,7 +129,7 @@ def build_command(recipe: str | None, source: str, to: str, profile: str | None,
     Killed or interrupted, the same command goes on from there.
     """
     chosen = _recipe(recipe or _recognised(source, options["config"]), profile, options.pop("modalities"))
-    from cube.jobs.build import Choice
+    from cube.jobs.planning import Choice
 
     machine = Machine(**{item.name: options.pop(item.name) for item in fields(Machine)})
     built = run_build(chosen, source, to, Choice(**options), machine, quiet=as_json)
@@ -144,11 +146,12 @@ def run_build(recipe: Recipe, source: str, to: str, choice: Choice, machine: Mac
     """Plan and build; unless quiet, show the plan before."""
     from cube.convert.tolerance import Tolerance
     from cube.format.target import target_of
-    from cube.jobs.build import Terms, convert, plan_build
+    from cube.jobs.build import Terms, convert
+    from cube.jobs.planning import plan_build
 
     target = target_of(to, options=machine.config.options(to), flush=machine.flush)
     workers = processes(machine.workers)
-    planned = plan_build(recipe, source, choice, machine.config.options(source), to=to)
+    planned = plan_build(recipe, source, choice, machine.config.options(source), target=target, say=tell)
     if not quiet:
         click.echo(plan_text(planned, None), err=True)
 

@@ -26,7 +26,7 @@ def demo(directory: str, workers: int | None, as_json: bool) -> None:
     Scenes in the shape of SEN12MS are made, built, verified and opened with xarray.
     """
     from cube.format.target import target_of
-    from cube.jobs.build import Choice
+    from cube.jobs.planning import Choice
     from cube.recipes.recipe import read_recipe
     from cube.source.demo import make_demo
     from cube.verify.verification import verify_cube

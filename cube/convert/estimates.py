@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from cube.convert.plan import Batch, Job, Plan
 from cube.convert.worker import read_patches
 from cube.format.tiles import ShardWriter, TileLayout, decode_tile
+from cube.source.files import Source
 from cube.source.statements import Statements, statement_counts
 from cube.store.objects import SPOOL_LIMIT
-from cube.store.protocol import Store
-from cube.store.urls import open_store
 from cube.work.clusters import Task
 
 _RUN = 100
@@ -89,7 +88,7 @@ class Estimate:
         return {**asdict(self), "stored_bytes": self.stored_bytes}
 
 
-def measure(job: Job, batch: Batch, source: Store) -> Sample:
+def measure(job: Job, batch: Batch, source: Source) -> Sample:
     """Read a run of patches, encode them and decode each tile again, keeping nothing. Runs on a Dask worker."""
     idle = _resident()
     trials = {name: _Trial(layout) for name, layout in job.layouts.items()}
@@ -150,10 +149,10 @@ def sample_tasks(plan: Plan, patches: int) -> Iterable[Task]:
     everything = patches >= plan.patches
     runs = plan.tasks if everything else min(plan.tasks, max(1, patches // _RUN))
     length = plan.patches if everything else max(2, patches // runs)
-    source = open_store(plan.inventory.source, options=plan.inventory.options)
+    source = plan.inventory.opened
     for number in range(runs):
-        batch = plan.batch(number * plan.tasks // runs)
-        yield f"sample-{plan.digest}-{number}-{patches}", (plan.job, batch.head(length), source)
+        batch = plan.batch(number * plan.tasks // runs).head(length)
+        yield f"sample-{plan.digest}-{number}-{patches}", (plan.job, batch, source.part(batch.files))
 
 
 def estimate(plan: Plan, samples: list[Sample], *, workers: int, local: bool, measured_base: bool = True) -> Estimate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
@@ -19,7 +19,8 @@ from cube.format.tiles import TileLayout
 from cube.recipes.recipe import Recipe
 from cube.recipes.sections import Incomplete
 from cube.source.expectations import Expectation, expectations
-from cube.source.inventory import Inventory, Rejected
+from cube.source.inventory import Inventory
+from cube.source.rejected import Rejected
 
 WORKER_BASE_BYTES = 165 * 10**6
 """Resident memory of an idle Dask worker with this package loaded (measured, see docs/performance.md)."""
@@ -62,6 +63,11 @@ class Batch:
     """Per patch and modality, as the source was listed."""
     stamp: str = ""
     """What changes when one of the files is written anew."""
+
+    @property
+    def files(self) -> Iterator[str]:
+        """Paths of all files there are."""
+        return (path for paths in self.path for path in paths if path)
 
     def head(self, length: int) -> Batch:
         """Return the first patches of the batch, to sample them."""

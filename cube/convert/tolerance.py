@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cube.errors import UnusableError
 from cube.records.receipts import Receipt
-from cube.source.inventory import Rejected
+from cube.source.rejected import Rejected
 
 _NOT_BAD = ("wrong name", "incomplete", "duplicate")
 """Reasons that tell of names and patches, not of a file that cannot be used."""

@@ -22,15 +22,16 @@ from cube.format.target import FULL, Target, remedy
 from cube.format.tiles import DIGEST_SIZE, ShardWriter
 from cube.records.claims import require_claim
 from cube.records.receipts import Receipt, receipt_bytes, receipt_key
+from cube.source.files import Source
 from cube.source.georeference import Georeference
-from cube.source.inventory import Rejected
 from cube.source.rasters import Raster, RasterReader
+from cube.source.rejected import Rejected
 from cube.source.scan import rejection, require_answer
 from cube.source.statements import Statements
-from cube.store.protocol import Entry, Store
+from cube.store.protocol import Entry
 
 
-def run_batch(job: Job, batch: Batch, source: Store, target: Target, header: ArraySpec, plan: str) -> Receipt | CubeError:
+def run_batch(job: Job, batch: Batch, source: Source, target: Target, header: ArraySpec, plan: str) -> Receipt | CubeError:
     """Write one batch and return a summary of its receipt; an error that trying again cannot mend is returned."""
     try:
         return write_batch(job, batch, source, target, header, plan)
@@ -42,7 +43,7 @@ def run_batch(job: Job, batch: Batch, source: Store, target: Target, header: Arr
         raise
 
 
-def write_batch(job: Job, batch: Batch, source: Store, target: Target, header: ArraySpec, plan: str = "") -> Receipt:
+def write_batch(job: Job, batch: Batch, source: Source, target: Target, header: ArraySpec, plan: str = "") -> Receipt:
     """Write one batch's shards, its chunk of headers, then its receipt; running it twice writes the same bytes twice.
 
     The receipt outlasts a loss of power, and so does all it names. Nothing appears, and ``TargetError`` is raised, if the
@@ -142,7 +143,7 @@ class _Columns:
         return {name: list(counts.items()) for name, counts in self.statements.items()}
 
 
-def read_patches(job: Job, batch: Batch, source: Store) -> Iterator[tuple[dict[str, Raster], list[Rejected]]]:
+def read_patches(job: Job, batch: Batch, source: Source) -> Iterator[tuple[dict[str, Raster], list[Rejected]]]:
     """Yield, patch by patch, the rasters to store by modality, and the files that could not be used.
 
     Raises ``IncompleteError`` at the first bad file if the policy is ``fail``, ``OSError`` if the source does not answer:
@@ -163,7 +164,7 @@ def _listed(batch: Batch, row: int) -> list[Entry]:
     return [Entry(path, size, stamp) for path, size, stamp in facts if path]
 
 
-def _answered(source: Store, files: Iterator[bytes | OSError]) -> Iterator[bytes | OSError]:
+def _answered(source: Source, files: Iterator[bytes | OSError]) -> Iterator[bytes | OSError]:
     """Yield files and errors that tell of one file; raise an error that tells of the store."""
     for data in files:
         yield require_answer(source, data) if isinstance(data, OSError) else data

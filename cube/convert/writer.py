@@ -32,7 +32,6 @@ from cube.records.presence import clear_unfinished
 from cube.records.receipts import Receipt, read_receipt, receipt_key
 from cube.source.statements import Statements, statement_attributes, statement_counts
 from cube.store.protocol import Store
-from cube.store.urls import open_store
 from cube.work.clusters import Task, run
 from cube.work.watch import SILENT, Watcher
 
@@ -188,11 +187,11 @@ def _whole_receipts(target: Target, keys: dict[int, str]) -> Iterator[Receipt]:
 
 
 def _tasks(plan: Plan, target: Target, indexes: list[int]) -> Iterator[Task]:
-    source = open_store(plan.inventory.source, options=plan.inventory.options)
+    source = plan.inventory.opened
     header = next(spec for spec in plan.arrays if spec.path == HEADERS)
     for index in indexes:
         batch = plan.batch(index)
-        yield f"write-{batch.digest}", (plan.job, batch, source, target, header, plan.digest)
+        yield f"write-{batch.digest}", (plan.job, batch, source.part(batch.files), target, header, plan.digest)
 
 
 def publish_root(plan: Plan, target: Target) -> None:

@@ -33,6 +33,13 @@ class Target:
     stac: Store
     """The catalog."""
 
+    @property
+    def beside(self) -> Store:
+        """The build records, written with no way by the folder of unfinished files: until a build gives a sign of life,
+        others may clear that.
+        """
+        return open_store(self.build.url, options=self.build.options)
+
     def complete(self) -> bool:
         """Tell whether the cube can be opened: its root metadata, written last, is there."""
         return self.cube.exists(ROOT)

@@ -11,27 +11,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-import numcodecs
-import numpy as np
 from distributed import Client
 
-from cube.catalog.collection import read_template
 from cube.catalog.describe import describe
 from cube.catalog.publish import publish, retract
 from cube.convert.estimates import Estimate, estimate, measure, sample_tasks
-from cube.convert.plan import Plan, make_plan
+from cube.convert.plan import Plan
 from cube.convert.preparation import claimed
 from cube.convert.tolerance import TOLERANT, Tolerance
 from cube.convert.writer import REPORT, Written, forget_batches, write_claimed
-from cube.errors import RequestError, TargetError
+from cube.errors import RequestError
 from cube.format.target import Target, target_of
-from cube.query.choose import days_of
-from cube.query.filters import DATES, select
+from cube.jobs.planning import Choice, plan_build
 from cube.recipes.recipe import Recipe, read_recipe, with_modalities, with_profile
 from cube.recipes.sections import Incomplete
-from cube.source.inventory import Inventory
-from cube.source.scan import examine, scan
-from cube.store.objects import SPOOL_LIMIT
 from cube.store.urls import is_local
 from cube.survey.surveyor import Surveyor
 from cube.verify.report import Report
@@ -40,18 +33,6 @@ from cube.work.clusters import lanes, run
 from cube.work.watch import SILENT, Watcher
 
 SURVEY = "survey.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """Which patches of a source to convert, and how to treat incomplete ones."""
-
-    where: str = ""
-    """Filter on season, scene, number, split and patch; all patches where empty."""
-    limit: int | None = None
-    """Only the first so many patches."""
-    incomplete: Incomplete | None = None
-    """The recipe's policy where None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,45 +79,6 @@ class Built:
             "report": self.report.document(),
             "catalog": self.catalog,
         }
-
-
-def plan_build(recipe: Recipe, source: str, choice: Choice, options: Mapping[str, Any] | None = None, *, to: str = "") -> Plan:
-    """Scan a source, reached by fsspec ``options``, and decide everything; reads no file but the odd-sized ones.
-
-    Raises ``TargetError`` if ``to``, where the cube will be, lies inside the source.
-    """
-    if to and is_local(source) and is_local(to) and Path(source).resolve() in Path(to).resolve().parents:
-        raise TargetError(f"{to} lies inside the source {source}: its own objects would be scanned; choose another --to")
-    read_template(recipe.catalog)  # a missing template is better known before the work than after
-    inventory = examine(recipe, _choose(recipe, scan(recipe, source, options), choice))
-    software = {"numcodecs": numcodecs.__version__}
-    incomplete = choice.incomplete or recipe.source.incomplete
-    return make_plan(recipe, inventory, incomplete=incomplete, software=software, spool=SPOOL_LIMIT)
-
-
-def _choose(recipe: Recipe, inventory: Inventory, choice: Choice) -> Inventory:
-    if choice.where:
-        seasons = np.array(inventory.seasons)[inventory.season]
-        splits = {key: recipe.split_of(*key) for key in inventory.scene_keys()}
-        keys = zip(seasons, inventory.scene, strict=True)
-        fields: dict[str, Any] = {
-            "season": seasons,
-            "scene": inventory.scene,
-            "number": inventory.number,
-            "patch": inventory.patch,
-            **{name: days_of(seasons, _days(recipe), side) for name, side in DATES.items()},
-            "split": np.array([splits[str(season), int(scene)] for season, scene in keys]),
-        }
-        inventory = inventory.take(np.flatnonzero(select(choice.where, fields)))
-    if choice.limit is not None:
-        inventory = inventory.take(np.arange(min(choice.limit, len(inventory))))
-    if not len(inventory):
-        raise RequestError(f"no patch of {inventory.source} is chosen by --where {choice.where!r}")
-    return inventory
-
-
-def _days(recipe: Recipe) -> dict[str, dict[str, str]]:
-    return {name: {"start": str(season.start), "end": str(season.end)} for name, season in recipe.seasons.items()}
 
 
 def estimate_build(plan: Plan, client: Client | None, *, sample: int, workers: int, to: str = "") -> Estimate:
@@ -212,9 +154,11 @@ def build(  # noqa: PLR0913  what the command takes, each by its name
         known = with_modalities(known, [name.strip() for name in names])
     known = with_profile(known, profile) if profile else known
     _require_options(limit, incomplete, tolerance, client)
-    plan = plan_build(known, str(source), Choice(where=where, limit=limit, incomplete=incomplete), source_options, to=str(to))
+    target = target_of(str(to), options=storage_options, flush=flush)
+    choice = Choice(where=where, limit=limit, incomplete=incomplete)
+    plan = plan_build(known, str(source), choice, source_options, target=target)
     terms = Terms(replace=replace, tolerance=tolerance, watcher=watcher)
-    return convert(plan, target_of(str(to), options=storage_options, flush=flush), partial(nullcontext, client), terms)
+    return convert(plan, target, partial(nullcontext, client), terms)
 
 
 def _require_options(limit: Any, incomplete: Any, tolerance: Any, client: Any) -> None:

@@ -20,7 +20,7 @@ import psutil
 from cube.format.documents import parse_object
 from cube.format.target import UNFINISHED, Target
 from cube.store.protocol import Store
-from cube.store.urls import is_local, open_store
+from cube.store.urls import is_local
 
 RUNNING = "running"
 BEAT_SECONDS = 5.0
@@ -36,8 +36,7 @@ def present(target: Target) -> Iterator[None]:
 
     Raises ``TargetError`` if the first cannot be written. Later ones may fail: what else is written then says so.
     """
-    # Not by way of the folder of unfinished files: until a sign stands, others may clear that.
-    build = open_store(target.build.url, options=target.build.options)
+    build = target.beside
     key, ended = f"{RUNNING}/{uuid4().hex}.json", Event()
     with target.writable():
         build.write(key, _sign(0))

@@ -12,17 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """One file or patch that is not used, and why."""
-
-    path: str
-    """Path relative to the source, or the id of a patch."""
-    reason: str
-    """One of a few fixed words: ``wrong name``, ``duplicate``, ``incomplete``, ``truncated``, …"""
-    detail: str
-    """What was seen and what was expected."""
+from cube.source.files import Source, open_source
+from cube.source.rejected import Rejected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +43,16 @@ class Inventory:
     """Files the recipe names as not being data."""
     copies: int = 0
     """Files that are the same to the byte as the one that is used in their place."""
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """fsspec options by which the source is reached; part of no document, for they may hold secrets."""
+    files: Source | None = field(default=None, repr=False, compare=False)
+    """What reads the files, once they were listed; part of no document, for its options may hold secrets."""
 
     def __len__(self) -> int:
         return len(self.patch)
+
+    @property
+    def opened(self) -> Source:
+        """What reads the files."""
+        return open_source(self.source) if self.files is None else self.files
 
     @property
     def complete(self) -> NDArray[np.bool_]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -15,11 +14,13 @@ import numpy as np
 from cube.errors import RejectedFile, RequestError
 from cube.recipes.recipe import Recipe
 from cube.source.expectations import Expectation, expectations
-from cube.source.inventory import Inventory, Rejected
+from cube.source.files import Source, open_source
+from cube.source.inventory import Inventory
 from cube.source.names import Names, likely_recipes, recognised
 from cube.source.rasters import read_raster
+from cube.source.rejected import Rejected
 from cube.store.protocol import Entry, Store
-from cube.store.urls import is_local, open_store
+from cube.store.urls import is_local
 
 _Key = tuple[int, int, int]
 _OF_FILE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
@@ -27,32 +28,36 @@ _USUAL_SHARE = 0.9
 """Share of a modality's files that must have one size for another size to be odd."""
 
 
-def scan(recipe: Recipe, source: str, options: Mapping[str, Any] | None = None) -> Inventory:
-    """List a folder or prefix, reached by fsspec ``options``, and pair its files into patches.
+def scan(
+    recipe: Recipe,
+    source: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    indexes: Store | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Inventory:
+    """List a folder, a prefix or an archive, reached by fsspec ``options``, and pair its files into patches.
 
-    Raises ``RequestError`` if nothing there fits the recipe's pattern.
+    ``indexes`` keeps what inflating archives has told; ``say`` is told what takes long. Raises ``RequestError`` if nothing
+    there fits the recipe's pattern.
     """
-    store = open_store(source, options=options)
-    if is_local(source) and not os.path.isdir(store.url):
-        raise RequestError(f"{source}: no such folder")
-    inventory = pair(recipe, source, store.list(), partial(_equal, store))
+    files = open_source(source, options, indexes=indexes, ignored=Names(recipe).ignored, say=say)
+    inventory = pair(recipe, source, files.listed(), partial(_equal, files))
     if not len(inventory):
         raise RequestError(
             f"{source}: no file fits the pattern of recipe {recipe.name!r} ({len(inventory.rejected)} have other names, "
             f"{inventory.ignored} are ignored); expected names such as {Names(recipe).example()}{_likeness(recipe, inventory)}"
         )
-    return replace(inventory, options=store.options)
+    return replace(inventory, files=files)
 
 
-def recognise(source: str, options: Mapping[str, Any] | None = None) -> str:
+def recognise(source: str, options: Mapping[str, Any] | None = None, *, indexes: Store | None = None) -> str:
     """Return the one bundled recipe whose names the files of a source have.
 
     Raises ``RequestError`` if there is no such folder, or not exactly one such recipe.
     """
-    store = open_store(source, options=options)
-    if is_local(source) and not os.path.isdir(store.url):
-        raise RequestError(f"{source}: no such folder")
-    return recognised(source, (entry.key for entry in store.list()))
+    listed = open_source(source, options, indexes=indexes).listed()
+    return recognised(source, (entry.key for entry in listed if isinstance(entry, Entry)))
 
 
 def _likeness(recipe: Recipe, inventory: Inventory) -> str:
@@ -60,16 +65,19 @@ def _likeness(recipe: Recipe, inventory: Inventory) -> str:
     return f"; these look like {' or '.join(sorted(likely))}" if likely else ""
 
 
-def _equal(store: Store, entries: list[Entry]) -> bool:
+def _equal(files: Source, entries: list[Entry]) -> bool:
     """Tell whether files are the same to the byte."""
     if len({entry.size for entry in entries}) > 1:
         return False
-    first, *others = store.read_listed(entries)
+    first, *others = files.read_listed(entries)
     return isinstance(first, bytes) and all(first == other for other in others)
 
 
 def pair(
-    recipe: Recipe, source: str, entries: Iterable[Entry], equal: Callable[[list[Entry]], bool] = lambda entries: False
+    recipe: Recipe,
+    source: str,
+    entries: Iterable[Entry | Rejected],
+    equal: Callable[[list[Entry]], bool] = lambda entries: False,
 ) -> Inventory:
     """Sort listed files into patches, rejected files and ignored ones. Equal sets of entries give equal inventories.
 
@@ -77,7 +85,10 @@ def pair(
     """
     sorting = _Sorting(recipe, equal)
     for entry in entries:
-        sorting.add(entry)
+        if isinstance(entry, Rejected):
+            sorting.refuse(entry)
+        else:
+            sorting.add(entry)
     return sorting.inventory(source)
 
 
@@ -111,6 +122,12 @@ class _Sorting:
             self._duplicates.setdefault((key, place), [taken]).append(entry)
             return
         row[place] = entry
+
+    def refuse(self, item: Rejected) -> None:
+        if self.names.ignored(item.path):
+            self.ignored += 1
+        else:
+            self.rejected.append(item)
 
     def _set_aside(self, entry: Entry) -> None:
         if self.names.ignored(entry.key):
@@ -198,7 +215,7 @@ def examine(recipe: Recipe, inventory: Inventory) -> Inventory:
     Files of one modality mostly have one size (uncompressed TIFFs); where they have not, nothing is read here and the
     workers find what is wrong.
     """
-    store = open_store(inventory.source, options=inventory.options)
+    store = inventory.opened
     bad: dict[tuple[int, int], Rejected] = {}
     for place, expectation in enumerate(expectations(recipe).values()):
         sizes = inventory.size[:, place]
@@ -220,7 +237,7 @@ def examine(recipe: Recipe, inventory: Inventory) -> Inventory:
     return inventory.without_files(bad)
 
 
-def require_answer(store: Store, error: OSError) -> OSError:
+def require_answer(store: Source, error: OSError) -> OSError:
     """Return an error that tells of one file; raise one that tells of the store: then no file may be called bad.
 
     An object store that gives no permission does not mean the one object.

@@ -176,6 +176,10 @@ class LocalStore:
                     else:
                         yield Entry(item.path[skip:], *_facts(item))
 
+    def entry(self, key: str) -> Entry:
+        info = os.stat(self._path(key))
+        return Entry(key, *_told(info))
+
     def folders(self) -> Iterator[str]:
         if os.path.isdir(self.root):
             with os.scandir(self.root) as items:
@@ -251,5 +255,9 @@ def _facts(item: os.DirEntry[str]) -> tuple[int, str, float]:
         info = item.stat()
     except OSError:
         return -1, "", 0.0
+    return _told(info)
+
+
+def _told(info: os.stat_result) -> tuple[int, str, float]:
     size = info.st_size if stat.S_ISREG(info.st_mode) else -1
     return size, str(info.st_mtime_ns), info.st_mtime

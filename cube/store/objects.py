@@ -226,9 +226,12 @@ class ObjectStore:
         for path, info in self._found(prefix).items():
             # Where nothing is found, some servers have find() give the prefix itself, as a folder.
             if path.startswith(f"{below}/") and info["type"] == "file":
-                stamp = str(info.get("ETag") or info.get("LastModified") or "")
-                written = info.get("LastModified")
-                yield Entry(path[len(root) + 1 :], int(info["size"]), stamp, written.timestamp() if written else 0.0)
+                yield _entry(path[len(root) + 1 :], info)
+
+    @_insisting
+    def entry(self, key: str) -> Entry:
+        fs, root = self._open()
+        return _entry(key, fs.info(f"{root}/{key}"))
 
     def folders(self) -> Iterable[str]:
         try:
@@ -287,3 +290,11 @@ def _discard(remote: Any) -> None:
     """Give up an upload; closing it would publish the parts that have arrived as the whole object."""
     remote.closed = True
     remote.discard()
+
+
+def _entry(key: str, info: Mapping[str, Any]) -> Entry:
+    """Return what an object store tells of an object; over http, size and ETag only."""
+    written = info.get("LastModified")
+    size = info["size"]
+    stamp = str(info.get("ETag") or written or "")
+    return Entry(key, -1 if size is None else int(size), stamp, written.timestamp() if written else 0.0)

@@ -108,6 +108,9 @@ class Store(Protocol):
     def list(self, prefix: str = "") -> Iterable[Entry]:
         """Return every object under ``prefix``."""
 
+    def entry(self, key: str) -> Entry:
+        """Return one object as a listing tells of it."""
+
     def folders(self) -> Iterable[str]:
         """Return the names of the folders (parts of keys up to the next ``/``) right below; none if it is not there."""
 

@@ -24,10 +24,10 @@ from cube.format.tiles import (
     tile_digest,
 )
 from cube.source.expectations import Expectation
+from cube.source.files import Source
 from cube.source.georeference import Georeference
 from cube.source.rasters import Raster, read_raster
 from cube.store.failures import undamaged
-from cube.store.protocol import Store
 from cube.survey.tally import ShardTally, Tally
 from cube.verify.report import Finding
 from cube.verify.tasks import Array, Examination, Slice
@@ -228,7 +228,7 @@ class _BatchCheck:
             if wrong or chunk[slot, place, size:].any():
                 self.found("originals", f"{labels.patch[slot]} in {key}", "its header does not match its digest")
 
-    def sources(self, source: Store) -> None:
+    def sources(self, source: Source) -> None:
         """Check pixels, headers and places against the source files."""
         for slot in range(len(self.labels.patch)):
             wanted = np.flatnonzero(self.labels.present[slot])

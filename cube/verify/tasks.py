@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cube.format.arrays import ArraySpec, chunk_key
 from cube.format.originals import HEADERS, ORIGINALS, header_keys
 from cube.format.tiles import TileLayout
+from cube.source.files import Source
 from cube.store.protocol import Store
 from cube.survey.ground import GroundSlice
 from cube.survey.surveyor import Surveyor
@@ -59,7 +60,7 @@ class Examination:
     cube: Store
     layouts: Mapping[str, TileLayout]
     header: ArraySpec
-    source: Store | None = None
+    source: Source | None = None
     tallied: Mapping[str, TallyJob] = field(default_factory=dict)
     """What a survey counts, by modality; nothing where none is taken."""
 
@@ -78,7 +79,10 @@ def batch_tasks(
         keys = [chunk_key(name, (index, 0, 0, 0)) for name in examination.layouts]
         keys += header_keys(examination.header, index, labels.header_size.ravel().tolist())
         known = {key: sizes[key] for key in keys if key in sizes}
-        yield f"verify-{examination.cube.url}-{index}", (examination, labels, known)
+        source = examination.source
+        if source is not None:
+            source = source.part(path for path in labels.path.ravel().tolist() if path)
+        yield f"verify-{examination.cube.url}-{index}", (replace(examination, source=source), labels, known)
 
 
 def stored_keys(spec: ArraySpec, values: Arrays, sizes: Mapping[str, int]) -> Iterable[str]:

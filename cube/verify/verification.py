@@ -22,8 +22,8 @@ from cube.format.small import read_array
 from cube.format.target import ROOT, Target
 from cube.geo.grid import centres
 from cube.geo.projection import numbered
-from cube.store.protocol import Store
-from cube.store.urls import open_store
+from cube.source.files import INDEXES, Source, open_source
+from cube.store.protocol import Entry
 from cube.survey.surveyor import Surveyor
 from cube.verify.batch import Outcome, examine_batch
 from cube.verify.report import Finding, Report, gather
@@ -55,7 +55,7 @@ def verify_cube(  # noqa: PLR0913 (each is a keyword of its own)
 
     Raises ``RequestError`` if there is no cube, or one of a format this version does not know.
     """
-    files = None if source is None else _Files(source, open_store(source, options=source_options))
+    files = None if source is None else _listed(source, source_options, target)
     verification = _Verification(target, client, watcher)
     verification.source, verification.surveyor, verification.expect = files, surveyor, expect
     return verification.report(None)
@@ -81,7 +81,15 @@ class _Files:
 
     given: str
     """The source as the caller wrote it."""
-    store: Store
+    files: Source
+    paths: frozenset[str]
+    """All there are."""
+
+
+def _listed(given: str, options: Mapping[str, Any] | None, target: Target) -> _Files:
+    """List a source; what is known of its archives is kept beside the cube, or for this run where that is not ours to write."""
+    files = open_source(given, options, indexes=target.beside.child(INDEXES))
+    return _Files(given, files, frozenset(entry.key for entry in files.listed() if isinstance(entry, Entry)))
 
 
 class _Verification:
@@ -228,7 +236,7 @@ class _Verification:
             cube=self.target.cube,
             layouts=layouts,
             header=by_path[HEADERS],
-            source=self.source.store if self.source is not None else None,
+            source=self.source.files if self.source is not None else None,
             tallied=self.surveyor.jobs if self.surveyor is not None else {},
         )
         surveyor = self.surveyor if {"season", "scene"} <= values.keys() else None
@@ -260,7 +268,7 @@ class _Verification:
         }
         if self.source is not None:
             known = {text for text in unpacked_paths(values[f"{ORIGINALS}/path"]).ravel() if text}
-            others = sum(entry.key not in known for entry in self.source.store.list())
+            others = len(self.source.paths - known)
             compared = f"{sum(o.files for o in outcomes):,} files of {self.source.given}"
             self.names["source"] = f"{compared}; {others:,} other files there are no part of the cube"
 

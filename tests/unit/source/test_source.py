@@ -15,7 +15,8 @@ from making import MODALITIES, Made, Scene, make_patches, source_path, write_rec
 from cube.cli.words import published_document, published_text
 from cube.errors import RejectedFile, RequestError
 from cube.recipes.recipe import Recipe, read_recipe
-from cube.source.inventory import Inventory, Rejected
+from cube.source.inventory import Inventory
+from cube.source.rejected import Rejected
 from cube.source.scan import examine, pair, rejection, scan
 from cube.store.protocol import Entry
 
