@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tarfile
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -279,3 +281,34 @@ def test_an_index_is_asked_for_once(remote: Built, anonymous: dict[str, Any]) ->
     samples.read([20, 3, 8, 17])
     again = {name: reader.traffic.requests - before[name] for name, reader in samples.readers.items()}
     assert all(again[name] == before[name] - 2 for name in before)  # two shards, their indexes are known now
+
+
+@pytest.mark.parametrize("name", ["all.tar.gz", "all.tar", "all.zip"])
+def test_archives_are_read_where_they_lie(
+    environment: None, server: S3Server, made: Made, remote: Built, tmp_path: Path, name: str
+) -> None:
+    paths = sorted(path.relative_to(made.folder).as_posix() for path in made.files.values())
+    if name.endswith("zip"):
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in paths:
+                archive.write(made.folder / path, path)
+    else:
+        with tarfile.open(tmp_path / name, "w:gz" if name.endswith("gz") else "w") as archive:
+            for path in paths:
+                archive.add(made.folder / path, path)
+    folder = name.replace(".", "-")
+    open_store(f"s3://public/{folder}").write(name, (tmp_path / name).read_bytes())
+    recipe = write_recipe(tmp_path / "tiny.yaml")
+    expected = cube_objects("s3://public/cubes/tiny.zarr")
+    build(recipe, f"s3://public/{folder}", tmp_path / "prefix.zarr")
+    build(recipe, f"{server.endpoint}/public/{folder}/{name}", tmp_path / "web.zarr")
+    built = build(recipe, f"s3://public/{folder}/{name}", f"s3://public/{folder}/tiny.zarr")
+    assert objects_of(tmp_path / "prefix.zarr") == expected
+    assert objects_of(tmp_path / "web.zarr") == expected
+    assert cube_objects(f"s3://public/{folder}/tiny.zarr") == expected
+    assert verify_cube(built.target, source=f"s3://public/{folder}").passed
+
+
+def cube_objects(url: str) -> dict[str, bytes]:
+    store = open_store(url)
+    return {entry.key: store.read(entry.key) for entry in store.list()}
