@@ -61,6 +61,7 @@ def plan_text(plan: Plan, expected: Estimate | None) -> str:
     lines = [
         f"{recipe.title} from {inventory.source}",
         *published_text(recipe, inventory),
+        *([f"  {remark}"] if (remark := inventory.opened.remark) else []),
         f"  {inventory.ignored:,} files ignored{_copies(inventory)}, {len(inventory.rejected):,} rejected{_reasons(inventory)}",
         *_rejected_lines([(item.path, item.reason, item.detail) for item in inventory.rejected]),
         *_defects(plan),

@@ -48,6 +48,10 @@ class Source(Protocol):
     def answers(self) -> bool:
         """Tell whether the source can be listed."""
 
+    @property
+    def remark(self) -> str:
+        """What is to be known about the way to the files once they were listed; an empty text where nothing is."""
+
 
 def open_source(
     url: str,
@@ -110,6 +114,18 @@ class Files:
     @property
     def url(self) -> str:
         return f"{self.store.url}/{self.only}" if self.only else self.store.url
+
+    @property
+    def remark(self) -> str:
+        if not self.archives:
+            return ""
+        sizes = [entry.size for entry in self.archives.values()]
+        zipped = sum(size for name, size in zip(self.archives, sizes, strict=True) if kind_of(name) == "gzip")
+        again = (
+            f"; {zipped / 1e9:,.2f} GB of gzip were inflated once to be listed, and are once more to be read" if zipped else ""
+        )
+        counted = f"{len(sizes):,} archives" if len(sizes) > 1 else "1 archive"
+        return f"{counted} of {sum(sizes) / 1e9:,.2f} GB, read in place{again}"
 
     @property
     def indexes(self) -> Store:
