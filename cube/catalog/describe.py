@@ -93,7 +93,7 @@ def describe(target: Target, recipe: Recipe, report: Report, survey: Survey, *, 
     _check_recipe(target, recipe, facts)
     listed = root["consolidated_metadata"]["metadata"]
     specs = [read_spec(path, document) for path, document in listed.items() if document["node_type"] == "array"]
-    labels = {spec.path: read_array(target.cube, spec) for spec in specs if spec.path in WANTED}
+    labels = {spec.path: read_array(target.cube, spec) for spec in specs if spec.path in WANTED | recipe.labels.keys()}
     cube = target.cube.url.rpartition("/")[2]
     digest = f"{facts['certificate']['hash']}:{facts['certificate']['pixels']}"
     table = parquet(patch_table(recipe, labels, survey.patch_classes, href=f"../{cube}", digest=digest))

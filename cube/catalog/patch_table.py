@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cube.catalog.collection import STAC_VERSION, store_link, with_extensions, zarr_asset
-from cube.format.layout import class_word
+from cube.format.layout import as_dates, class_word
 from cube.geo.polygons import bounds, polygons
 from cube.geo.projection import numbered
 from cube.query.filters import CLASS
@@ -55,6 +55,7 @@ def patch_table(recipe: Recipe, labels: Labels, classes: Classes, *, href: str, 
         "id": pa.array(labels["patch"].astype(str), pa.string()),
         **_places(recipe, labels),
         **_times(recipe, labels["season"]),
+        **_own(recipe, labels),
         **_names(labels),
         **_contents(recipe, labels),
         **_classes(recipe, classes),
@@ -64,13 +65,14 @@ def patch_table(recipe: Recipe, labels: Labels, classes: Classes, *, href: str, 
     }
     extensions = with_extensions({**dict.fromkeys(columns), "assets": {"zarr": zarr_asset(href)}})["stac_extensions"]
     table = pa.table({**columns, "stac_extensions": _constant(extensions, rows, pa.list_(pa.string()))})
-    return table.replace_schema_metadata(_metadata(table, labels, digest))
+    return table.replace_schema_metadata(_metadata(table, _texts(recipe, labels), digest))
 
 
 def parquet(table: pa.Table) -> bytes:
     """Return a table as Parquet: equal tables give equal bytes. Only the columns that filters compare have statistics."""
     file = io.BytesIO()
-    searched = [name for name in table.column_names if name in _SEARCHED or name.startswith(CLASS)]
+    own = [f"patchcube:{name}" for name in json.loads(table.schema.metadata[FACTS.encode()])[VALUES]]
+    searched = [name for name in table.column_names if name in _SEARCHED or name.startswith(CLASS) or name in own]
     leaves = [
         f"{name}.{below.name}"
         for name in searched
@@ -168,6 +170,18 @@ def _times(recipe: Recipe, season: NDArray[Any]) -> dict[str, Any]:
     }
 
 
+def _own(recipe: Recipe, labels: Labels) -> dict[str, Any]:
+    """Return the labels that the recipe names."""
+    kinds = {"integer": pa.int64(), "number": pa.float64(), "date": pa.date32()}
+    columns = {}
+    for name, label in recipe.labels.items():
+        if name in labels:
+            values = as_dates(labels[name]) if label.type == "date" else labels[name]
+            kind = kinds.get(label.type)
+            columns[f"patchcube:{name}"] = pa.array(values, kind) if kind else pa.array(values.astype(str), pa.string())
+    return columns
+
+
 def _names(labels: Labels) -> dict[str, Any]:
     texts = [name for name in ("season", "split") if name in labels]
     return {
@@ -201,7 +215,14 @@ def _classes(recipe: Recipe, classes: Classes) -> dict[str, Any]:
     return columns
 
 
-def _metadata(table: pa.Table, labels: Labels, digest: str) -> dict[str, str]:
+def _texts(recipe: Recipe, labels: Labels) -> dict[str, list[str]]:
+    """Return the values of every label that is a text."""
+    own = [name for name, label in recipe.labels.items() if label.type in ("text", "class")]
+    texts = [name for name in dict.fromkeys(("season", "split", *own)) if name in labels]
+    return {name: np.unique(labels[name]).astype(str).tolist() for name in texts}
+
+
+def _metadata(table: pa.Table, values: Mapping[str, list[str]], digest: str) -> dict[str, str]:
     place: dict[str, Any] = {
         "encoding": "WKB",
         "geometry_types": ["Polygon", "MultiPolygon"] if "bbox" in table.column_names else [],
@@ -211,6 +232,5 @@ def _metadata(table: pa.Table, labels: Labels, digest: str) -> dict[str, str]:
     if "bbox" in table.column_names:
         place["covering"] = {"bbox": {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}}
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": place}}
-    values = {name: np.unique(labels[name]).astype(str).tolist() for name in ("season", "split") if name in labels}
     own = {DIGEST: digest, VALUES: values}
     return {key: json.dumps(value) for key, value in {"geo": geo, "stac-geoparquet": {"version": "1.0.0"}, FACTS: own}.items()}

@@ -73,7 +73,8 @@ def recipes(name: str | None, as_json: bool) -> None:
         print_value(recipe.model_dump(mode="json") if as_json else path.read_text(encoding="utf-8").rstrip(), as_json)
         return
     titles = recipe_titles()
-    print_value(titles if as_json else "\n".join(f"{item:12} {title}" for item, title in titles.items()), as_json)
+    width = max(map(len, titles))
+    print_value(titles if as_json else "\n".join(f"{item:{width}} {title}" for item, title in titles.items()), as_json)
 
 
 @click.command()

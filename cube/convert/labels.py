@@ -58,6 +58,7 @@ def _from_inventory(plan: Plan) -> Arrays:
         "number": inventory.number,
         f"{ORIGINALS}/path": _padded(inventory.path, recipe.layout.path_bytes),
     }
+    values |= inventory.labels
     if recipe.splits is not None:
         splits = {key: recipe.split_of(*key) for key in inventory.scene_keys()}
         values["split"] = np.array([splits[season, int(scene)] for season, scene in zip(seasons, inventory.scene, strict=True)])

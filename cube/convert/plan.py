@@ -216,6 +216,8 @@ def make_plan(
     whole = blake2b(digest_size=16)
     for part in (FORMAT, recipe.digest, incomplete, *digests):
         whole.update(part.encode())
+    for name, values in inventory.labels.items():
+        whole.update(f"{name} {values.tolist()}".encode())
     return Plan(
         recipe=recipe,
         inventory=inventory,

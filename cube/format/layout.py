@@ -18,8 +18,10 @@ from cube.format.tiles import DIGEST_SIZE, TileLayout
 
 if TYPE_CHECKING:
     from cube.recipes.recipe import Recipe
-    from cube.recipes.sections import Band
+    from cube.recipes.sections import Band, Label
 
+DAYS = "days since 2000-01-01"
+"""Units of labels that are dates."""
 FORMAT = "1.2"
 """Version of the format on disk."""
 
@@ -96,6 +98,7 @@ def label_arrays(recipe: Recipe, patches: int) -> list[ArraySpec]:
         _label(recipe, patches, "scene", "<i4", "scene number, unique within a season only"),
         _label(recipe, patches, "number", "<i4", "patch number within the scene, as in the file names"),
     ]
+    specs += [_own_label(recipe, patches, name, label) for name, label in recipe.labels.items()]
     if recipe.splits is not None:
         names = (recipe.splits.otherwise, *recipe.splits.scenes)
         specs.append(_label(recipe, patches, "split", _text(names), "official split", fill=""))
@@ -117,6 +120,25 @@ def label_arrays(recipe: Recipe, patches: int) -> list[ArraySpec]:
     text = "BLAKE3 of the patch's pixels, see the format's description"
     specs.append(_label(recipe, patches, "digest", "|u1", text, per_kind, ("digest_byte", DIGEST_SIZE)))
     return specs
+
+
+def _own_label(recipe: Recipe, patches: int, name: str, label: Label) -> ArraySpec:
+    """Return a label that the recipe names; dates are days, as CF has them, of which xarray makes dates."""
+    rest: dict[str, Any] = {"units": label.units} if label.units else {}
+    if label.type == "date":
+        rest = {"units": DAYS}
+    fill: Any = {"text": "", "class": "", "number": "nan"}.get(label.type, 0)
+    return _label(recipe, patches, name, label.dtype, label.description or name, fill=fill, **rest)
+
+
+def as_dates(days: NDArray[Any]) -> NDArray[np.datetime64]:
+    """Return the values of a label that is a date as NumPy dates."""
+    return np.asarray(np.datetime64(DAYS.rpartition(" ")[2], "D") + days.astype("timedelta64[D]"))
+
+
+def dated(specs: Iterable[ArraySpec]) -> set[str]:
+    """Return the labels that are dates."""
+    return {spec.path for spec in specs if spec.attributes.get("units") == DAYS and spec.dimensions == ("patch",)}
 
 
 def constant_arrays(recipe: Recipe) -> list[tuple[ArraySpec, NDArray[Any]]]:

@@ -13,6 +13,7 @@ import numpy as np
 from cube.catalog.collection import read_template
 from cube.convert.plan import Plan, make_plan
 from cube.errors import RequestError, TargetError
+from cube.format.layout import as_dates
 from cube.format.target import Target
 from cube.query.choose import days_of
 from cube.query.filters import DATES, select
@@ -65,23 +66,31 @@ def plan_build(
 
 def _choose(recipe: Recipe, inventory: Inventory, choice: Choice) -> Inventory:
     if choice.where:
-        seasons = np.array(inventory.seasons)[inventory.season]
-        splits = {key: recipe.split_of(*key) for key in inventory.scene_keys()}
-        keys = zip(seasons, inventory.scene, strict=True)
-        fields: dict[str, Any] = {
-            "season": seasons,
-            "scene": inventory.scene,
-            "number": inventory.number,
-            "patch": inventory.patch,
-            **{name: days_of(seasons, _days(recipe), side) for name, side in DATES.items()},
-            "split": np.array([splits[str(season), int(scene)] for season, scene in keys]),
-        }
-        inventory = inventory.take(np.flatnonzero(select(choice.where, fields)))
+        inventory = inventory.take(np.flatnonzero(select(choice.where, _fields(recipe, inventory))))
     if choice.limit is not None:
         inventory = inventory.take(np.arange(min(choice.limit, len(inventory))))
     if not len(inventory):
         raise RequestError(f"no patch of {inventory.source} is chosen by --where {choice.where!r}")
     return inventory
+
+
+def _fields(recipe: Recipe, inventory: Inventory) -> dict[str, Any]:
+    """Return what a filter can ask of files that are not read yet."""
+    seasons = np.array(inventory.seasons)[inventory.season]
+    fields: dict[str, Any] = {
+        "season": seasons,
+        "scene": inventory.scene,
+        "number": inventory.number,
+        "patch": inventory.patch,
+        **{name: days_of(seasons, _days(recipe), side) for name, side in DATES.items()},
+    }
+    if "split" not in recipe.labels:
+        splits = {key: recipe.split_of(*key) for key in inventory.scene_keys()}
+        keys = zip(seasons, inventory.scene, strict=True)
+        fields["split"] = np.array([splits[str(season), int(scene)] for season, scene in keys])
+    for name, values in inventory.labels.items():
+        fields[name] = as_dates(values) if recipe.labels[name].type == "date" else values
+    return fields
 
 
 def _days(recipe: Recipe) -> dict[str, dict[str, str]]:

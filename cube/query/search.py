@@ -35,6 +35,8 @@ FIELDS = {
     **{name: name for name in DATES},
 }
 """Field of a filter → column of the table."""
+OWN = "patchcube:"
+"""Begins the columns that are labels of a cube."""
 BY_MODALITY = ("present", "nan_count", "zero_count", "saturated_count")
 """Fields that have a value for each modality: ``nan_count:s1``."""
 SUMMARY = ("id", "patchcube:season", "patchcube:scene", "patchcube:split", "patchcube:class", "proj:centroid")
@@ -133,6 +135,12 @@ def _columns(file: ColumnFile, clauses: Iterable[Clause]) -> dict[str, str]:
     """Return the column of every field that is compared."""
     there = set(file.schema.names)
     known = {field: column for field, column in FIELDS.items() if column.partition(".")[0] in there}
+    own = {
+        name.removeprefix(OWN): name
+        for name in there
+        if name.startswith(OWN) and not pa.types.is_struct(file.schema.field(name).type)
+    }
+    known = {**own, **known}
     fields = dict.fromkeys(clause.field for clause in clauses)
     known |= {field: class_column(field, class_columns(file)) for field in fields if field.startswith(CLASS)}
     known |= {field: _of_modality(file, *field.split(":")) for field in fields if field.partition(":")[0] in BY_MODALITY}
@@ -195,7 +203,7 @@ def _values(table: Any, column: str) -> Array:
     if name == FIELDS["epsg"]:
         codes = pc.replace_substring(values, "EPSG:", "")
         return np.asarray(codes.cast(pa.int32()).fill_null(0).to_numpy())
-    if pa.types.is_timestamp(values.type):
+    if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
         return np.asarray(values.to_numpy(zero_copy_only=False)).astype("datetime64[D]")
     return np.asarray(values.to_numpy(zero_copy_only=False))
 

@@ -133,9 +133,9 @@ class CubeBackend(BackendEntrypoint):
 
         ``expect`` is the digest of the cube that was noted before (``cube info`` prints it).
 
-        xarray's keywords for decoding are taken. Nothing in a cube is encoded (no ``_FillValue``, no ``scale_factor``, no
-        times), so they change nothing, but ``decode_coords=False``, which leaves the labels among the variables. A group
-        that is no cube of this package is decoded as they say.
+        xarray's keywords for decoding are taken. Nothing in a cube is encoded (no ``_FillValue``, no ``scale_factor``) but
+        labels that are dates, so they change nothing else, but ``decode_coords=False``, which leaves the labels among the
+        variables. A group that is no cube of this package is decoded as they say.
 
         Raises ``FileNotFoundError`` if nothing is there, ``FilterError`` for a filter that names what is not there,
         ``RequestError`` for a group without consolidated metadata, a codec that is not read, or an unknown modality.
@@ -154,9 +154,20 @@ class CubeBackend(BackendEntrypoint):
         rows = None
         if where is not None or bbox is not None:
             rows = select_patches(
-                source.value, source.labels, where, bbox, size=source.size, shares=source.shares, seasons=source.seasons
+                source.value,
+                source.labels,
+                where,
+                bbox,
+                size=source.size,
+                shares=source.shares,
+                days=source.days,
+                seasons=source.seasons,
             )
         variables = {path: _variable(source, spec, cache_bytes) for path, spec in source.specs.items() if path not in dropped}
+        if decode_times is not False and (days := sorted(source.days & variables.keys())):
+            coder = True if decode_times is None else decode_times
+            decoded = xr.decode_cf(xr.Dataset({name: variables[name] for name in days}), decode_times=coder)
+            variables |= {name: decoded[name].variable for name in days}
         pixels = {name: variables.pop(name) for name in source.modalities if name in variables}
         attributes = {name: value for name, value in source.attributes.items() if name != "coordinates"}
         # Given as coordinates they would lose their class.

@@ -15,7 +15,7 @@ from cube.errors import CorruptError, RequestError
 from cube.format.arrays import ArraySpec, is_own, values_digest
 from cube.format.certificate import sealed
 from cube.format.documents import misshapen_stac, parse_object, require_object
-from cube.format.layout import FORMAT, tile_layout
+from cube.format.layout import FORMAT, dated, tile_layout
 from cube.format.root import require_expected
 from cube.format.shape import read_specs
 from cube.format.small import read_array
@@ -110,6 +110,11 @@ class Source:
         """Season → its first and last day, as ``start`` and ``end``."""
         seasons: dict[str, dict[str, str]] = self.attributes["cube"]["seasons"]
         return seasons
+
+    @property
+    def days(self) -> set[str]:
+        """Labels that are dates."""
+        return dated(self.specs.values())
 
     @property
     def labels(self) -> list[str]:

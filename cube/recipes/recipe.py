@@ -24,27 +24,45 @@ from cube.recipes.sections import (
     Codec,
     Defect,
     Demo,
+    Label,
     Layout,
     LegendClass,
     Modality,
     Name,
     Patch,
+    Period,
     Season,
     Section,
     Source,
     Splits,
 )
 
+WHOLE = "all"
+"""The season of a data set that has none."""
+_GROUPS = ("season", "modality", "scene", "patch")
+_TAKEN = frozenset(
+    (
+        *("patch", "season", "scene", "number", "split", "epsg", "crs_index", "crs_wkt", "transform", "lon", "lat"),
+        *("kept", "present", "digest", "modality", "nan_count", "zero_count", "saturated_count", "class"),
+        *("y", "x", "time", "band", "spatial_ref"),
+    )
+)
+"""Names that no label can have: arrays of a cube, and fields of filters."""
+
 
 class Recipe(Section):
     """All that is particular to one data set."""
 
-    format: Literal[1]
+    format: Literal[1, 2]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     title: str
     source: Source
     patch: Patch
     seasons: Annotated[Mapping[Name, Season], Field(min_length=1)]
+    """Where none are told, there is one, ``all``, of the period's days."""
+    period: Period | None = None
+    labels: Mapping[Name, Label] = {}
+    """What becomes a label of each patch, beside season, scene and number."""
     modalities: Annotated[Mapping[Name, Modality], Field(min_length=1)]
     legends: Mapping[Name, tuple[LegendClass, ...]] = {}
     splits: Splits | None = None
@@ -57,7 +75,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
-        find = (_layout_problems, _template_problems, _modality_problems, _scene_problems)
+        find = (_layout_problems, _group_problems, _template_problems, _modality_problems, _label_problems, _scene_problems)
         for problem in (problem for problems in find for problem in problems(self)):
             raise ValueError(problem)
         return self
@@ -90,9 +108,16 @@ def read_recipe(name_or_path: str) -> Recipe:
     """
     document = load_document(name_or_path)
     try:
-        return Recipe.model_validate_json(json.dumps(document.data, default=str))
+        return Recipe.model_validate_json(json.dumps(_with_seasons(document.data), default=str))
     except ValidationError as error:
         raise document.explain(error, Recipe) from None
+
+
+def _with_seasons(data: dict[str, Any]) -> dict[str, Any]:
+    """Give a data set without seasons the one that its period is."""
+    if data.get("seasons") or not isinstance(data.get("period"), dict):
+        return data
+    return {**data, "seasons": {WHOLE: {"token": "", **data["period"]}}}
 
 
 def with_profile(recipe: Recipe, profile: str) -> Recipe:
@@ -142,6 +167,38 @@ def _layout_problems(recipe: Recipe) -> list[str]:
     return problems
 
 
+def _group_problems(recipe: Recipe) -> list[str]:
+    """Hold the groups of the pattern against what the recipe says of them."""
+    groups = set(compiled(recipe.source.pattern).groupindex)
+    needed = list(_GROUPS)
+    if recipe.format > 1:
+        several = {"season": len(recipe.seasons) > 1 or recipe.period is None, "modality": len(recipe.modalities) > 1}
+        needed = [name for name in needed if several.get(name)]
+    elif recipe.period or recipe.labels or recipe.source.match != "name":
+        return ["format: period, labels and source.match need format 2"]
+    problems = []
+    if missing := [name for name in needed if name not in groups]:
+        expected = f"expected (?P<name>…) for each of {needed}"
+        problems.append(f"source.pattern: lacks the named groups {missing}; {expected}")
+    if recipe.period and recipe.seasons.keys() != {WHOLE}:
+        problems.append("period: a data set has seasons or a period, not both")
+    return problems
+
+
+def _label_problems(recipe: Recipe) -> list[str]:
+    groups, problems = sorted(compiled(recipe.source.pattern).groupindex), []
+    for name, label in recipe.labels.items():
+        if name in _TAKEN and not (name == "split" and recipe.splits is None):
+            problems.append(f"labels.{name}: the name is taken: choose another, and give its group")
+        elif name in recipe.modalities or name in recipe.legends:
+            problems.append(f"labels.{name}: a modality or a legend has this name")
+        elif (label.group or name) not in groups:
+            problems.append(f"labels.{name}: the pattern has no group {label.group or name!r}{nearest(name, groups)}")
+        elif (label.type == "class") != bool(label.values):
+            problems.append(f"labels.{name}: values go with the type class, and a class needs them")
+    return problems
+
+
 def _template_problems(recipe: Recipe) -> list[str]:
     problems = []
     known = set(compiled(recipe.source.pattern).groupindex)
@@ -150,6 +207,8 @@ def _template_problems(recipe: Recipe) -> list[str]:
             parts = [part for part in Formatter().parse(template) if part[1] is not None]
         except ValueError as error:
             problems.append(f"{place}: not a template: {error}")
+            continue
+        if not template and place == "source.path":
             continue
         fields = {field for _, field, _, _ in parts}
         if any(spec or conversion for _, _, spec, conversion in parts):

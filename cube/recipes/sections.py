@@ -16,8 +16,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Dtype = Literal["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
 Incomplete = Literal["fail", "reject", "keep"]
 CODEC = re.compile(r"(?P<name>lz4|zstd)-(?P<level>[1-9])(?P<bit>-bit)?")
+EPOCH = date(2000, 1, 1)
+"""Day from which labels that are dates are counted."""
 Count = Annotated[int, Field(ge=0, lt=2**31)]
-_GROUPS = ("season", "modality", "scene", "patch")
 
 
 class Section(BaseModel):
@@ -30,9 +31,12 @@ class Source(Section):
     """How the files are named and what to do when some are missing."""
 
     pattern: str
-    """Regular expression a file's name must match whole, with the groups season, modality, scene and patch."""
-    path: str
-    """Template of a file's path as published, made of the pattern's groups."""
+    """Regular expression that a file's name must match whole. Its groups name the modality, the season, the scene, the number
+    of the patch (``patch``) and whatever becomes a label."""
+    match: Literal["name", "path"] = "name"
+    """Whether the pattern is that of a name, or of the path as far as it goes: any folders may lie above."""
+    path: str = ""
+    """Template of a file's path as published, made of the pattern's groups; none where empty."""
     ignore: tuple[str, ...] = ()
     """Shell patterns of paths that are known not to be data (side-cars, system files)."""
     left_out: tuple[str, ...] = ()
@@ -48,11 +52,9 @@ class Source(Section):
     @classmethod
     def _groups(cls, value: str) -> str:
         try:
-            names = compiled(value).groupindex
+            compiled(value)
         except ValueError as error:
             raise ValueError(f"not a regular expression: {error}") from error
-        if missing := [name for name in _GROUPS if name not in names]:
-            raise ValueError(f"lacks the named groups {missing}; expected (?P<name>…) for each of {list(_GROUPS)}")
         return value
 
 
@@ -77,6 +79,42 @@ class Season(Section):
     """Scenes as published."""
     patches: Count | None = None
     """Patches as published."""
+
+
+class Period(Section):
+    """The days that a data set without seasons is of."""
+
+    start: date
+    end: date
+
+
+class Label(Section):
+    """What is known of each patch besides its pixels: a group of the pattern."""
+
+    group: str | None = None
+    """The group; the one that is called as the label where None."""
+    type: Literal["text", "integer", "number", "date", "class"] = "text"
+    description: str = ""
+    """A sentence for readers of the cube."""
+    units: str | None = None
+    """CF units of a number."""
+    format: str = "%Y-%m-%d"
+    """How files spell a date, as ``strptime`` has it."""
+    length: Annotated[int, Field(ge=1, le=1024)] = 32
+    """Room for a text in characters; fixed, so that a cube can grow."""
+    values: tuple[str, ...] | Mapping[str, str] = ()
+    """The values of a class, in the order of their codes, or as files spell them → as the label has them."""
+
+    @property
+    def dtype(self) -> str:
+        """Type of its values on disk; dates are days since :data:`EPOCH`."""
+        longest = max((len(name) for name in self.classes.values()), default=self.length)
+        return {"integer": "<i8", "number": "<f8", "date": "<i4"}.get(self.type, f"<U{longest}")
+
+    @property
+    def classes(self) -> dict[str, str]:
+        """How files spell each class → what the label says."""
+        return dict(self.values) if isinstance(self.values, Mapping) else {name: name for name in self.values}
 
 
 class LegendClass(Section):

@@ -36,6 +36,8 @@ class Inventory:
     """(patch, modality) bytes; -1 where the file is missing."""
     stamp: NDArray[Any]
     """(patch, modality) what changes when a file is written anew; decides no byte of a cube."""
+    labels: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """Label of the recipe → (patch) its values; dates are days since 1970."""
     found: Mapping[str, tuple[int, int]]
     """Season → scenes and patches in the whole source, whatever was chosen of them."""
     rejected: tuple[Rejected, ...] = ()
@@ -67,7 +69,8 @@ class Inventory:
     def take(self, rows: NDArray[Any]) -> Inventory:
         """Return the inventory of some rows, named by position or by a mask."""
         columns = ("patch", "season", "scene", "number", "path", "size", "stamp")
-        return replace(self, **{name: getattr(self, name)[rows] for name in columns})
+        labels = {name: values[rows] for name, values in self.labels.items()}
+        return replace(self, labels=labels, **{name: getattr(self, name)[rows] for name in columns})
 
     def reject(self, more: list[Rejected]) -> Inventory:
         """Return the inventory with more rejections."""
@@ -88,6 +91,7 @@ class Inventory:
             "scene": self.scene,
             "number": self.number,
         }
+        columns |= {name: values.tolist() for name, values in self.labels.items()}
         for place, name in enumerate(self.modalities):
             columns[f"{name}_path"] = self.path[:, place].tolist()
             columns[f"{name}_bytes"] = self.size[:, place]

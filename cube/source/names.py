@@ -10,7 +10,7 @@ from typing import Any
 
 from cube.errors import RequestError
 from cube.recipes.bundled import recipe_names
-from cube.recipes.patterns import whole_match
+from cube.recipes.patterns import compiled, whole_match
 from cube.recipes.recipe import Recipe, read_recipe
 
 LARGEST = 2**31 - 1
@@ -28,41 +28,60 @@ class Names:
     def __init__(self, recipe: Recipe) -> None:
         self._match = partial(whole_match, recipe.source.pattern)
         self._exact = recipe.source.exact_extensions
+        self._whole = recipe.source.match == "path"
         self.recipe = recipe
         self.seasons = {season.token: place for place, season in enumerate(recipe.seasons.values())}
         self.modalities = {modality.token: place for place, modality in enumerate(recipe.modalities.values())}
+        groups = compiled(recipe.source.pattern).groupindex
+        only = {"season": next(iter(self.seasons)), "modality": next(iter(self.modalities))}
+        self._fixed = {name: token for name, token in only.items() if name not in groups}
 
-    def read(self, key: str) -> Any:
-        """Return the groups of a file's name; None for a name that the recipe does not know."""
-        name = key.rpartition("/")[2]
-        match = self._match(name) or self._otherwise(name)
-        return match if match and self._known(match) else None
+    def read(self, key: str) -> dict[str, str] | None:
+        """Return the groups of a file's name, or path; None for one that the recipe does not know."""
+        match = next(filter(None, map(self._matched, self._names(key))), None)
+        if match is None:
+            return None
+        groups = {**self._fixed, **{name: value for name, value in match.groupdict().items() if value is not None}}
+        return groups if self._known(groups) else None
 
-    def _otherwise(self, name: str) -> Any:
-        """Match a name with its extension as others spell it."""
-        return None if self._exact else next(filter(None, map(self._match, _spellings(name))), None)
+    def _names(self, key: str) -> Iterator[str]:
+        """Yield what a pattern may mean of a path: the name, or the path without none, one and more of its first folders."""
+        if not self._whole:
+            yield key.rpartition("/")[2]
+            return
+        while key:
+            yield key
+            key = key.partition("/")[2]
+
+    def _matched(self, name: str) -> Any:
+        """Match a name as it is, or with its extension as others spell it."""
+        others = () if self._exact else _spellings(name)
+        return self._match(name) or next(filter(None, map(self._match, others)), None)
 
     def ignored(self, key: str) -> bool:
         """Tell whether the recipe names a file as not being data, or it is of a modality that is not wanted."""
-        match = self._match(key.rpartition("/")[2]) if self.recipe.source.left_out else None
-        if match and match["modality"] in self.recipe.source.left_out:
-            return True
+        if self.recipe.source.left_out:
+            match = next(filter(None, map(self._match, self._names(key))), None)
+            if match and match.groupdict().get("modality") in self.recipe.source.left_out:
+                return True
         return any(fnmatch(key, pattern) for pattern in self.recipe.source.ignore)
 
     def example(self) -> str:
         """Return a name such as is expected; the pattern itself where none can be made of it."""
         words = {"season": next(iter(self.seasons)), "modality": next(iter(self.modalities)), "scene": "1", "patch": "30"}
+        if not self.recipe.source.path:
+            return self.recipe.source.pattern
         try:
             made = self.recipe.source.path.format(**words)
         except KeyError:  # the pattern has groups of its own
             made = ""
         return made if self.read(made) else self.recipe.source.pattern
 
-    def _known(self, match: Any) -> bool:
-        season, modality, scene, patch = match.group("season", "modality", "scene", "patch")
-        if season not in self.seasons or modality not in self.modalities or not (scene.isdecimal() and patch.isdecimal()):
+    def _known(self, groups: dict[str, str]) -> bool:
+        if groups["season"] not in self.seasons or groups["modality"] not in self.modalities:
             return False
-        return int(scene) <= LARGEST and int(patch) <= LARGEST
+        numbers = [groups[name] for name in ("scene", "patch") if name in groups]
+        return all(text.isdecimal() and int(text) <= LARGEST for text in numbers)
 
 
 def _spellings(name: str) -> Iterator[str]:
@@ -80,7 +99,9 @@ def likely_recipes(keys: Iterable[str]) -> list[str]:
     counts: Counter[str] = Counter()
     for _, key in zip(range(_ENOUGH), keys, strict=False):
         counts.update(name for name, names in known.items() if names.read(key))
-    return sorted(name for name, count in counts.items() if count == max(counts.values()))
+    most = [name for name, count in counts.items() if count == max(counts.values())]
+    by_path = [name for name in most if known[name].recipe.source.match == "path"]  # what reads folders, too, knows more
+    return sorted(by_path or most)
 
 
 def recognised(source: str, keys: Iterable[str]) -> str:

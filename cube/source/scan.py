@@ -10,19 +10,23 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cube.errors import RejectedFile, RequestError
+from cube.recipes.patterns import compiled
 from cube.recipes.recipe import Recipe
 from cube.source.expectations import Expectation, expectations
 from cube.source.files import Source, open_source
 from cube.source.inventory import Inventory
+from cube.source.labels import NOTHING, labels_of, natural
 from cube.source.names import Names, likely_recipes, recognised
 from cube.source.rasters import read_raster
 from cube.source.rejected import Rejected
 from cube.store.protocol import Entry, Store
 from cube.store.urls import is_local
 
-_Key = tuple[int, int, int]
+_Key = tuple[int, int, int, tuple[str | int, ...]]
+"""Season, scene and number of a patch, and its id in parts where several may have one number."""
 _OF_FILE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _USUAL_SHARE = 0.9
 """Share of a modality's files that must have one size for another size to be odd."""
@@ -100,6 +104,8 @@ class _Sorting:
         self.ignored = 0
         self.files: dict[_Key, list[Entry | None]] = {}
         self.ids: dict[_Key, str] = {}
+        self.labels: dict[_Key, dict[str, Any]] = {}
+        self._contrary: dict[_Key, list[str]] = {}
         self._duplicates: dict[tuple[_Key, int], list[Entry]] = {}
         self._expected = tuple(expectations(recipe).values())
         self._most = tuple(expected.file_bytes for expected in self._expected)
@@ -109,12 +115,19 @@ class _Sorting:
         if match is None or not _spelled(entry.key):
             self._set_aside(entry)
             return
-        key = self.names.seasons[match["season"]], int(match["scene"]), int(match["patch"])
         place = self.names.modalities[match["modality"]]
         if not 0 < entry.size <= self._most[place]:
             self.rejected.append(_size_rejection(entry, self._expected[place]))
             return
-        spelled = self.recipe.patch.id.format(**match.groupdict())
+        try:
+            told = labels_of(self.recipe, match)
+            spelled = self.recipe.patch.id.format(**match)
+        except ValueError as error:
+            self.rejected.append(Rejected(entry.key, "unknown label", str(error)))
+            return
+        told_apart = natural(spelled) if self.recipe.format > 1 else ()  # before, numbers alone: p030 is p30
+        numbers = int(match.get("scene", 0)), int(match.get("patch", 0))
+        key = self.names.seasons[match["season"]], *numbers, told_apart
         self.ids[key] = min(spelled, self.ids.get(key, spelled))
         row = self.files.setdefault(key, [None] * len(self.names.modalities))
         taken = row[place]
@@ -122,6 +135,24 @@ class _Sorting:
             self._duplicates.setdefault((key, place), [taken]).append(entry)
             return
         row[place] = entry
+        self._learn(key, entry, told)
+
+    def _learn(self, key: _Key, entry: Entry, told: Mapping[str, Any]) -> None:
+        """Keep the labels of a patch; files of one patch that tell different ones are no one patch."""
+        known = self.labels.setdefault(key, {})
+        for name, value in told.items():
+            if known.setdefault(name, value) != value:
+                self._contrary.setdefault(key, []).append(f"{entry.key} tells {name} {value!s}, others {known[name]!s}")
+
+    def _drop_contrary(self) -> None:
+        for key, details in self._contrary.items():
+            self.files.pop(key, None)
+            self.rejected.append(Rejected(self.ids[key], "different labels", "; ".join(details)))
+        needed = [name for name, label in self.recipe.labels.items() if label.type not in NOTHING]
+        for key in [key for key in self.files if any(name not in self.labels[key] for name in needed)]:
+            lacks = ", ".join(name for name in needed if name not in self.labels[key])
+            self.rejected.append(Rejected(self.ids[key], "unknown label", f"no file tells its {lacks}"))
+            del self.files[key]
 
     def refuse(self, item: Rejected) -> None:
         if self.names.ignored(item.path):
@@ -155,6 +186,7 @@ class _Sorting:
 
     def inventory(self, source: str) -> Inventory:
         self._drop_duplicates()
+        self._drop_contrary()
         keys = sorted(self.files)
         shape = len(keys), len(self.names.modalities)
         path, size, stamp = np.full(shape, "", object), np.full(shape, -1, np.int64), np.full(shape, "", object)
@@ -162,7 +194,9 @@ class _Sorting:
             for place, entry in enumerate(self.files[key]):
                 if entry is not None:
                     path[row, place], size[row, place], stamp[row, place] = entry.key, entry.size, entry.stamp
-        columns = np.array(keys, np.int64).reshape(-1, 3)
+        columns = np.array([key[:3] for key in keys], np.int64).reshape(-1, 3)
+        if "patch" not in compiled(self.recipe.source.pattern).groupindex:
+            columns[:, 2] = _places(columns[:, :2])
         return Inventory(
             source=source,
             modalities=tuple(self.recipe.modalities),
@@ -174,15 +208,27 @@ class _Sorting:
             path=path,
             size=size,
             stamp=stamp,
+            labels={name: self._column(name, keys) for name in self.recipe.labels},
             found=self._found(keys),
             ignored=self.ignored,
             copies=self.copies,
         ).reject(self.rejected)
 
     def _found(self, keys: list[_Key]) -> dict[str, tuple[int, int]]:
-        patches = Counter(season for season, _, _ in keys)
+        patches = Counter(key[0] for key in keys)
         scenes = Counter(season for season, _ in {key[:2] for key in keys})
         return {name: (scenes[place], patches[place]) for place, name in enumerate(self.recipe.seasons)}
+
+    def _column(self, name: str, keys: list[_Key]) -> NDArray[Any]:
+        """Return a label (patch), with what stands for nothing where no file tells it."""
+        label = self.recipe.labels[name]
+        return np.array([self.labels[key].get(name, NOTHING.get(label.type)) for key in keys], label.dtype)
+
+
+def _places(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the place of each row among those of its group, whose rows stand together."""
+    starts = np.flatnonzero(np.any(np.diff(groups, axis=0, prepend=-1), axis=1))
+    return np.arange(len(groups)) - np.repeat(starts, np.diff(starts, append=len(groups)))
 
 
 def _spelled(key: str) -> bool:

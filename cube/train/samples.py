@@ -123,7 +123,14 @@ class Samples:
     def _chosen(self) -> NDArray[np.int64]:
         known, choice = self._source, self.choice
         rows = select_patches(
-            known.value, known.labels, choice.where, choice.bbox, size=known.size, shares=known.shares, seasons=known.seasons
+            known.value,
+            known.labels,
+            choice.where,
+            choice.bbox,
+            size=known.size,
+            shares=known.shares,
+            days=known.days,
+            seasons=known.seasons,
         )
         complete = self._present(rows).all(axis=1)
         if not complete.all() and self.choice.incomplete == "refuse":

@@ -196,6 +196,8 @@ def test_every_key_of_a_recipe_is_explained() -> None:
         "source.": sections.Source,
         "patch.": sections.Patch,
         "seasons.*.": sections.Season,
+        "period.": sections.Period,
+        "labels.*.": sections.Label,
         "modalities.*.": sections.Modality,
         "bands.": sections.Band,
         "legends.*.": sections.LegendClass,

@@ -114,7 +114,7 @@ def test_the_root_is_the_last_thing_written(whole: Built, tmp_path: Path, monkey
 @pytest.mark.parametrize("where", ["", "season=spring"])
 def test_a_copy_that_was_interrupted_goes_on(whole: Built, tmp_path: Path, where: str) -> None:
     to = target_of(str(tmp_path / "a.zarr"))
-    broken = replace(to, cube=Flaky(to.cube.url, to.cube.staging, ("s2/c/1/0/0/0",)))  # type: ignore[attr-defined]
+    broken = replace(to, cube=Flaky(to.cube.url, to.cube.staging, left=("s2/c/1/0/0/0",)))  # type: ignore[attr-defined]
     with pytest.raises(StorageError, match="Input/output error"):
         copy_cube(whole.target, broken, where=where)
     assert not to.complete()

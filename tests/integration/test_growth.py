@@ -101,7 +101,7 @@ def truth(parts: Iterable[Made]) -> dict[str, np.ndarray]:
 def built_in_that_order(case: Case, plan: Plan) -> dict[str, str]:
     """Objects of a cube of the grown plan that was written at once."""
     target = case.target.with_name(f"at once {plan.patches}.zarr")
-    at_once = replace(plan, inventory=replace(plan.inventory, source=str(case.together)))
+    at_once = replace(plan, inventory=replace(plan.inventory, source=str(case.together), files=None))
     write_cube(at_once, target_of(str(target)), None)
     return objects(target)
 

@@ -175,7 +175,7 @@ MISTAKES = [
     ('path: "{season}_', 'path: "a/../../{season}_', "source.path: gives 'a/../../"),
     ('path: "{season}_', 'path: "{saison}_', "source.path: uses ['saison'], but the pattern has"),
     ("  labels: 64", "  labels: 64\n  labels: 65", "the key 'labels' stands on line 50 already"),
-    ("format: 1", "format: 2", "format: 2 is not allowed here"),
+    ("format: 1", "format: 3", "format: 3 is not allowed here"),
     ("name: mini", "name: Mini Mini", "name: String should match pattern"),
     ("name: mini", "name: [mini]", "name: Input should be a valid string"),
     ("title: Mini", "title: 5", "title: Input should be a valid string, got 5"),
@@ -251,7 +251,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_unknown_names_are_answered_with_the_nearest() -> None:
     assert refusal("sen12m") == "no bundled recipe is called 'sen12m'; did you mean 'sen12ms' or 'sen1-2'?"
-    assert "expected one of demo, sen1-2, sen12ms, sen12ms-cr" in refusal("landsat")
+    assert "expected one of demo, dfc2020, eurosat, sen1-2, sen1-2-terrain, sen12ms, sen12ms-cr, sen12ms-cr-ts" in refusal(
+        "landsat"
+    )
     assert "no bundled recipe is called" in refusal("../recipes/sen12ms")
 
 

@@ -1,0 +1,50 @@
+"""Labels of patches from the names of their files: texts, numbers, dates and classes. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from cube.recipes.recipe import Recipe
+from cube.recipes.sections import EPOCH, Label
+
+NOTHING = {"text": "", "class": "", "number": math.nan}
+"""What stands for a label that no file tells, where something can."""
+
+
+def labels_of(recipe: Recipe, groups: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the groups of one file's name tell of its patch, by label; what it does not tell is left out.
+
+    Raises ``ValueError`` that says what is no value of a label.
+    """
+    told = {}
+    for name, label in recipe.labels.items():
+        if (text := groups.get(label.group or name)) is not None:
+            told[name] = _value(name, label, text)
+    return told
+
+
+def _value(name: str, label: Label, text: str) -> Any:
+    if label.type == "class":
+        if text not in label.classes:
+            raise ValueError(f"{name} {text!r} is none of {', '.join(label.classes)}")
+        return label.classes[text]
+    if label.type == "text":
+        if len(text) > label.length:
+            raise ValueError(f"{name} {text!r} has {len(text)} characters, the recipe has room for {label.length}")
+        return text
+    try:
+        if label.type == "date":
+            return (datetime.strptime(text, label.format).date() - EPOCH).days
+        return int(text) if label.type == "integer" else float(text)
+    except ValueError:
+        expected = f"a date such as {EPOCH.strftime(label.format)}" if label.type == "date" else f"an {label.type}"
+        raise ValueError(f"{name} {text!r} is not {expected}") from None
+
+
+def natural(text: str) -> tuple[str | int, ...]:
+    """Return a text in parts that sort as people count: p9 before p10."""
+    return tuple(int(part) if place % 2 else part for place, part in enumerate(re.split(r"([0-9]+)", text)))
