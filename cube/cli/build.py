@@ -1,4 +1,4 @@
-"""The commands that lead to a cube: ``recipes``, ``plan`` and ``build``."""
+"""The commands that lead to a cube: ``plan`` and ``build``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -56,25 +55,6 @@ def _chosen(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
-
-
-@click.command()
-@click.argument("name", required=False)
-@JSON
-def recipes(name: str | None, as_json: bool) -> None:
-    """List the bundled recipes, or print the one called NAME."""
-    from cube.recipes.bundled import folder, recipe_titles
-
-    if name is not None:
-        from cube.recipes.recipe import read_recipe
-
-        recipe = read_recipe(name)
-        path = Path(name) if Path(name).is_file() else folder("recipes") / f"{name}.yaml"
-        print_value(recipe.model_dump(mode="json") if as_json else path.read_text(encoding="utf-8").rstrip(), as_json)
-        return
-    titles = recipe_titles()
-    width = max(map(len, titles))
-    print_value(titles if as_json else "\n".join(f"{item:{width}} {title}" for item, title in titles.items()), as_json)
 
 
 @click.command()

@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from cube.cli.build import build_command, plan, recipes
+from cube.cli.build import build_command, plan
 from cube.cli.catalog import info, search_command
 from cube.cli.demo import demo
 from cube.cli.machine import tell
+from cube.cli.recipes import recipes
 from cube.cli.storage import clean, copy
 from cube.cli.verify import verify
 from cube.cli.words import visible

@@ -11,7 +11,7 @@ import pytest
 
 import cube
 from cube.recipes.bundled import recipe_names
-from cube.recipes.recipe import Recipe, read_recipe
+from cube.recipes.recipe import WHOLE, Recipe, read_recipe
 
 MODULES = sorted(Path(cube.__file__).parent.rglob("*.py"))
 SHORT = 2
@@ -50,8 +50,8 @@ def numbers_of(recipe: Recipe) -> Iterator[float]:
 
 RECIPES = [read_recipe(name) for name in recipe_names()]
 TOTALS = {sum(season.patches or 0 for season in recipe.seasons.values()) for recipe in RECIPES}
-ALLOWED_WORDS = {"red", "green", "blue", "cirrus", "test", "train", "Water", "map"}
-"""Common names of the STAC eo extension, by which bands are found, and words of any language."""
+ALLOWED_WORDS = {"red", "green", "blue", "cirrus", "test", "train", "validation", "Water", "map", WHOLE}
+"""Common names of the STAC eo extension, by which bands are found, words of any language, and the season of those without."""
 WORDS = {word for recipe in RECIPES for word in words_of(recipe) if len(word) > SHORT} - ALLOWED_WORDS - OF_THE_PROGRAM
 VALUES = {value for recipe in RECIPES for value in numbers_of(recipe)} | TOTALS
 VALUES -= {*range(SMALL), *NUMBERS}
