@@ -182,7 +182,7 @@ def _item(
         **_projection(rectangles),
         "patchcube:season": season,
         "patchcube:scene": scene,
-        **({"patchcube:split": str(chosen["split"][0])} if "split" in chosen else {}),
+        **({"patchcube:split": str(splits[0])} if len(splits := np.unique(chosen.get("split", []))) == 1 else {}),
         **_counts(recipe, chosen),
         "patchcube:counted": "ground" if survey.grounded[key] else "stored tiles",
         "patchcube:classes": survey.scenes[key].classes,

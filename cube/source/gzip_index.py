@@ -15,15 +15,16 @@ from typing import IO, Any
 
 import rapidgzip
 from blake3 import blake3
+from isal import isal_zlib
 
 from cube.source.inflate import START, WINDOW, Inflating, Point
 from cube.source.members import Listing, Member, tar_listing
 from cube.source.rejected import Rejected
 from cube.store.protocol import Entry, Range, Store
 
-_SPACING = 2**23
+_SPACING = 2**22
 """Inflated bytes from one point to the next, at least."""
-_PIECE = 2**25
+_PIECE = 2**23
 """Inflated bytes that are held at a time while an index is made."""
 _TRIED = 2**10
 """Bytes that each point must lead to before it is kept."""
@@ -112,7 +113,7 @@ class _Passing:
         with rapidgzip.open(file, parallelization=os.cpu_count() or 1) as inflating:
             while piece := _next_piece(inflating, file):
                 self._take_points(inflating, out, window, piece)
-                crc, out = zlib.crc32(piece, crc), out + len(piece)
+                crc, out = isal_zlib.crc32(piece, crc), out + len(piece)
                 window = (window + piece)[-WINDOW:] if len(piece) < WINDOW else piece[-WINDOW:]
                 yield piece
         self._compare(crc, out)
