@@ -15,7 +15,7 @@ from cube.source.files import Files, open_source
 from cube.source.rasters import read_raster
 from cube.store.protocol import Entry
 
-_EXTENSIONS = (".tif", ".tiff", ".png")
+_EXTENSIONS = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 _MOST = 200_000
 """Files that are looked at."""
 _DEEPEST = 3

@@ -1,7 +1,7 @@
 """Image files as bytes → pixels, georeference and every byte that is no pixel. The only room that decodes files.
 
 Uncompressed, pixel-interleaved, little-endian TIFFs (what SEN12MS is made of) are parsed here and their pixels are a view
-of the file's own bytes. Every other TIFF and every PNG is decoded by rasterio.
+of the file's own bytes. Every other TIFF, every PNG and every JPEG is decoded by rasterio.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cube.errors import RejectedFile
 from cube.source.expectations import Expectation
 from cube.source.georeference import Georeference, place_of, simple_place
+from cube.source.jpeg_header import JPEG, decisive_jpeg, jpeg_claim, jpeg_range
 from cube.source.png_header import PNG, decisive_png, png_claim, png_ranges
 from cube.source.statements import Statements, png_statements, tiff_statements
 from cube.source.tiff_header import (
@@ -50,8 +51,9 @@ _ALONE = {
     "GDAL_PAM_ENABLED": "NO",
     "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none",
     "PROJ_NETWORK": "OFF",
+    "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
 }
-"""Options by which GDAL looks at nothing but the bytes it is given."""
+"""Options by which GDAL looks at nothing but the bytes it is given, and invents none of a damaged JPEG."""
 _NO_AFFINE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 """What GDAL gives where a file has no transform."""
 _GDAL_METADATA, _LONG_TEXT = 42112, 2**16
@@ -144,8 +146,13 @@ def _read(data: bytes, expected: Expectation | None) -> tuple[Raster, Directory 
         pixels, header = _decode(decisive_png(data))[0], _without_ranges(data, png_ranges(data))
         tags = b"" if len(header) > _LONGEST else None
         return Raster(pixels, None, header, -1, len(data), png_statements(data), tags), None
+    if data[:3] == JPEG:
+        _check_claim(jpeg_claim(data), expected)
+        header = _without_ranges(data, [jpeg_range(data)])
+        tags = b"" if len(header) > _LONGEST else None
+        return Raster(_decode(decisive_jpeg(data))[0], None, header, -1, len(data), (), tags), None
     if data[:4] not in TIFF:
-        raise RejectedFile("unknown format", f"starts with {data[:8]!r}; expected a TIFF or a PNG")
+        raise RejectedFile("unknown format", f"starts with {data[:8]!r}; expected a TIFF, a PNG or a JPEG")
     try:
         ifd = read_directory(data, max(MOST_VALUES, expected.size * expected.bands) if expected else 2**20)
         _check_claim(tiff_claim(ifd), expected)
@@ -219,7 +226,7 @@ def _decode(data: bytes, *, pixels: bool = True) -> tuple[NDArray[Any], Georefer
     with Env(**_ALONE), warnings.catch_warnings(), MemoryFile(data) as file:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
-            with file.open(driver="PNG" if data[:8] == PNG else "GTiff") as image:
+            with file.open(driver=_driver(data)) as image:
                 decoded = np.ascontiguousarray(image.read().transpose(1, 2, 0)) if pixels else np.empty((0, 0, 0))
                 crs, transform = image.crs, image.transform
                 wkt = crs.to_wkt(version="WKT2_2019") if crs else ""
@@ -230,6 +237,10 @@ def _decode(data: bytes, *, pixels: bool = True) -> tuple[NDArray[Any], Georefer
             raise RejectedFile("unreadable", message) from None
     affine = tuple(transform)[:6]
     return decoded, place_of(wkt, affine) if wkt and affine != _NO_AFFINE else None
+
+
+def _driver(data: bytes) -> str:
+    return "PNG" if data[:8] == PNG else "JPEG" if data[:3] == JPEG else "GTiff"
 
 
 def _without_ranges(data: bytes, ranges: Iterable[tuple[int, int]]) -> bytes:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import xarray as xr
 from making import write_tif
 from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 
 import cube
@@ -29,6 +31,7 @@ LAND_USES += ("Pasture", "PermanentCrop", "Residential", "River", "SeaLake")
 TERRAINS = ("agri", "barrenland", "grassland", "urban")
 MADE = {
     "eurosat": [(f"EuroSATallBands/{use}/{use}_{number}.tif", "s2") for use in LAND_USES[:3] for number in (1, 2, 10)],
+    "eurosat-rgb": [(f"EuroSAT_RGB/{use}/{use}_{number}.jpg", "rgb") for use in LAND_USES[:3] for number in (1, 2, 10)],
     "sen1-2-terrain": [
         (f"v_2/{terrain}/{name}/ROIs1868_summer_{name}_59_p{number}.png", name)
         for terrain, number in (("agri", 10), ("agri", 9), ("urban", 11))
@@ -62,8 +65,11 @@ def write(recipe: Recipe, folder: Path, path: str, name: str, rng: np.random.Gen
     pixels = rng.integers(1, most + 1, (bands, size, size)).astype(dtype)
     to = folder / path
     to.parent.mkdir(parents=True, exist_ok=True)
-    if path.endswith(".png"):
+    if path.endswith((".png", ".jpg")):
         Image.fromarray(pixels[0] if bands == 1 else pixels.transpose(1, 2, 0)).save(to)
+        if path.endswith(".jpg"):
+            with pytest.warns(NotGeoreferencedWarning), rasterio.open(to) as image:
+                pixels = image.read()
     else:
         number = int(path.rpartition("_")[2].removesuffix(".tif").lstrip("p"))
         write_tif(to, pixels, crs="EPSG:32632", transform=Affine(10, 0, 600000 + number * size * 10, 0, -10, 5400000))

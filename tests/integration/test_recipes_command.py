@@ -108,7 +108,7 @@ def test_the_files_of_the_first_data_set_are_understood(made: Made) -> None:
 
 def test_what_cannot_be_drafted_is_told(tmp_path: Path) -> None:
     result = run("recipes", "new", "--source", tmp_path)
-    assert (result.exit_code, "no file ends in .tif, .tiff, .png" in result.output) == (2, True)
+    assert (result.exit_code, "no file ends in .tif, .tiff, .png, .jpg, .jpeg" in result.output) == (2, True)
     write(tmp_path / "a.png", 3, np.random.default_rng(SEED))
     assert "no two of its 1 images are named alike" in run("recipes", "new", "--source", tmp_path).output
     write(tmp_path / "b.png", 3, np.random.default_rng(SEED))

@@ -16,6 +16,7 @@ import rasterio
 from making import write_tif
 from PIL import Image
 from pyproj import CRS
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 
 from cube.errors import RejectedFile
@@ -252,8 +253,9 @@ def test_png(mode: str) -> None:
     ("data", "reason", "detail"),
     [
         (b"", "empty", "no bytes"),
-        (b"hello, I am no image", "unknown format", r"b'hello, I'; expected a TIFF or a PNG"),
-        (b"\xff\xd8\xff\xe0 a JPEG", "unknown format", "expected a TIFF or a PNG"),
+        (b"hello, I am no image", "unknown format", r"b'hello, I'; expected a TIFF, a PNG or a JPEG"),
+        (b"\xff\xd8\xff\xe0 a JPEG", "unreadable", "a JPEG that does not say how large it is"),
+        (b"GIF89a", "unknown format", "expected a TIFF, a PNG or a JPEG"),
         (b"II*\0", "unreadable", "directory is damaged"),
         (b"II*\0\xff\xff\xff\xff", "unreadable", "directory is damaged"),
         (b"II*\0\x08\0\0\0\0\0\0\0\0\0", "unreadable", "0 offsets and 0 sizes"),
@@ -265,6 +267,58 @@ def test_what_is_no_image(data: bytes, reason: str, detail: str) -> None:
     error = rejection(data)
     assert error.reason == reason
     assert detail in error.detail
+
+
+JPEGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "colour": ("RGB", {"quality": 90}),
+    "grey": ("L", {"quality": 75}),
+    "progressive": ("RGB", {"quality": 80, "progressive": True}),
+    "subsampled": ("RGB", {"quality": 60, "subsampling": "4:2:0"}),
+    "restarts": ("RGB", {"restart_marker_blocks": 2}),
+    "told much": ("RGB", {"exif": b"Exif\0\0" + bytes(3000), "comment": b"taken " * 100, "icc_profile": bytes(70_000)}),
+}
+
+
+def jpeg(kind: str) -> bytes:
+    mode, options = JPEGS[kind]
+    y, x = np.mgrid[:48, :40]
+    values = np.stack([3 * x + y, 5 * y, x * y % 200], axis=-1).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(values).convert(mode).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_jpeg_is_what_others_see(tmp_path: Path, kind: str) -> None:
+    data = jpeg(kind)
+    raster = read_raster(data)
+    (tmp_path / "one.jpg").write_bytes(data)
+    with pytest.warns(NotGeoreferencedWarning), rasterio.open(tmp_path / "one.jpg") as image:
+        np.testing.assert_array_equal(raster.pixels, image.read().transpose(1, 2, 0))
+    assert raster.georeference is None
+    assert raster.pixel_start == -1
+    assert data.startswith(raster.header)
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_of_a_damaged_jpeg_nothing_is_invented(kind: str) -> None:
+    data, random = jpeg(kind), np.random.default_rng(7)
+    for length in (3, 20, len(data) // 2, len(data) - 2):
+        assert rejection(data[:length]).reason in ("truncated", "unreadable")
+    refused = 0
+    for place in random.integers(2, len(data) - 2, 60):
+        mutated = data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :]
+        try:
+            assert read_raster(mutated).pixels.dtype == np.uint8
+        except RejectedFile as error:
+            refused += error.reason in ("truncated", "unreadable", "too large")
+    assert refused or kind == "told much"
+
+
+def test_a_jpeg_of_printers_is_refused() -> None:
+    file = io.BytesIO()
+    Image.new("CMYK", (16, 16)).save(file, "JPEG")
+    assert "a JPEG of 4 bands of 8 bits, expected 1 or 3 of 8" in rejection(file.getvalue()).detail
 
 
 @pytest.mark.parametrize("kind", [*PLAIN, *BIG, *GENERAL])
