@@ -192,7 +192,9 @@ def _label_problems(recipe: Recipe) -> list[str]:
             problems.append(f"labels.{name}: the name is taken: choose another, and give its group")
         elif name in recipe.modalities or name in recipe.legends:
             problems.append(f"labels.{name}: a modality or a legend has this name")
-        elif (label.group or name) not in groups:
+        elif bool(label.table) + bool(label.lists) + bool(label.group) > 1 or bool(label.table) != bool(label.key):
+            problems.append(f"labels.{name}: comes from a group, from a table with its key, or from lists")
+        elif not (label.table or label.lists) and (label.group or name) not in groups:
             problems.append(f"labels.{name}: the pattern has no group {label.group or name!r}{nearest(name, groups)}")
         elif (label.type == "class") != bool(label.values):
             problems.append(f"labels.{name}: values go with the type class, and a class needs them")

@@ -89,10 +89,18 @@ class Period(Section):
 
 
 class Label(Section):
-    """What is known of each patch besides its pixels: a group of the pattern."""
+    """What is known of each patch besides its pixels: a group of the pattern, or what stands in a file beside the images."""
 
     group: str | None = None
     """The group; the one that is called as the label where None."""
+    table: str = ""
+    """Path of a table in the source, CSV or Parquet, from which the label comes."""
+    key: str = ""
+    """Column of the table that names the patch, by its id or the name of a file."""
+    column: str = ""
+    """Column of the table that holds the label; the one that is called so where empty."""
+    lists: Mapping[str, str] = {}
+    """Value → path of a file in the source that lists the patches which have it, one a line."""
     type: Literal["text", "integer", "number", "date", "class"] = "text"
     description: str = ""
     """A sentence for readers of the cube."""

@@ -17,6 +17,7 @@ from cube.source.labels import labels_of
 from cube.source.names import Names
 from cube.source.rasters import read_raster
 from cube.source.rejected import Rejected
+from cube.source.tables import beside
 from cube.store.protocol import Entry
 
 _HELD = 100
@@ -69,9 +70,11 @@ def inspect(recipe: Recipe, source: str, options: Mapping[str, Any] | None = Non
     names, found = Names(recipe), Inspection(recipe=recipe.name, source=source)
     files = open_source(source, options, ignored=names.ignored)
     kept: dict[str, list[tuple[Entry, dict[str, str]]]] = {name: [] for name in recipe.modalities}
-    kinds = list(recipe.modalities)
+    kinds, told = list(recipe.modalities), beside(recipe)
     for entry in files.listed():
         path = entry.path if isinstance(entry, Rejected) else entry.key
+        if path in told:
+            continue
         groups = None if isinstance(entry, Rejected) else names.read(path)
         if groups is not None and isinstance(entry, Entry):
             kind = kinds[names.modalities[groups["modality"]]]

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cube.recipes.recipe import Recipe
 from cube.recipes.sections import EPOCH, Label
 
@@ -22,12 +25,13 @@ def labels_of(recipe: Recipe, groups: Mapping[str, str]) -> dict[str, Any]:
     """
     told = {}
     for name, label in recipe.labels.items():
-        if (text := groups.get(label.group or name)) is not None:
-            told[name] = _value(name, label, text)
+        if not (label.table or label.lists) and (text := groups.get(label.group or name)) is not None:
+            told[name] = value_of(name, label, text)
     return told
 
 
-def _value(name: str, label: Label, text: str) -> Any:
+def value_of(name: str, label: Label, text: str) -> Any:
+    """Return the value of a label as it is spelled; dates are days. Raises ``ValueError`` that says what is none."""
     if label.type == "class":
         if text not in label.classes:
             raise ValueError(f"{name} {text!r} is none of {', '.join(label.classes)}")
@@ -41,10 +45,16 @@ def _value(name: str, label: Label, text: str) -> Any:
             return (datetime.strptime(text, label.format).date() - EPOCH).days
         return int(text) if label.type == "integer" else float(text)
     except ValueError:
-        expected = f"a date such as {EPOCH.strftime(label.format)}" if label.type == "date" else f"an {label.type}"
-        raise ValueError(f"{name} {text!r} is not {expected}") from None
+        expected = f"date such as {EPOCH.strftime(label.format)}" if label.type == "date" else label.type
+        raise ValueError(f"{name} {text!r} is no {expected}") from None
 
 
 def natural(text: str) -> tuple[str | int, ...]:
     """Return a text in parts that sort as people count: p9 before p10."""
     return tuple(int(part) if place % 2 else part for place, part in enumerate(re.split(r"([0-9]+)", text)))
+
+
+def places_in(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the place of each row among those of its group, whose rows stand together."""
+    starts = np.flatnonzero(np.any(np.diff(groups, axis=0, prepend=-1), axis=1))
+    return np.arange(len(groups)) - np.repeat(starts, np.diff(starts, append=len(groups)))

@@ -18,10 +18,11 @@ from cube.recipes.recipe import Recipe
 from cube.source.expectations import Expectation, expectations
 from cube.source.files import Source, open_source
 from cube.source.inventory import Inventory
-from cube.source.labels import NOTHING, labels_of, natural
+from cube.source.labels import NOTHING, labels_of, natural, places_in
 from cube.source.names import Names, likely_recipes, recognised
 from cube.source.rasters import read_raster
 from cube.source.rejected import Rejected
+from cube.source.tables import beside, with_tables
 from cube.store.protocol import Entry, Store
 from cube.store.urls import is_local
 
@@ -46,13 +47,15 @@ def scan(
     there fits the recipe's pattern.
     """
     files = open_source(source, options, indexes=indexes, ignored=Names(recipe).ignored, say=say)
-    inventory = pair(recipe, source, files.listed(), partial(_equal, files))
+    told = beside(recipe)
+    images = (entry for entry in files.listed() if not (isinstance(entry, Entry) and entry.key in told))
+    inventory = pair(recipe, source, images, partial(_equal, files))
     if not len(inventory):
         raise RequestError(
             f"{source}: no file fits the pattern of recipe {recipe.name!r} ({len(inventory.rejected)} have other names, "
             f"{inventory.ignored} are ignored); expected names such as {Names(recipe).example()}{_likeness(recipe, inventory)}"
         )
-    return replace(inventory, files=files)
+    return replace(with_tables(recipe, inventory, files), files=files)
 
 
 def recognise(source: str, options: Mapping[str, Any] | None = None, *, indexes: Store | None = None) -> str:
@@ -99,6 +102,7 @@ def pair(
 class _Sorting:
     def __init__(self, recipe: Recipe, equal: Callable[[list[Entry]], bool]) -> None:
         self.recipe, self.names, self.equal = recipe, Names(recipe), equal
+        self.labelled = [name for name, label in recipe.labels.items() if not (label.table or label.lists)]
         self.copies = 0
         self.rejected: list[Rejected] = []
         self.ignored = 0
@@ -148,7 +152,7 @@ class _Sorting:
         for key, details in self._contrary.items():
             self.files.pop(key, None)
             self.rejected.append(Rejected(self.ids[key], "different labels", "; ".join(details)))
-        needed = [name for name, label in self.recipe.labels.items() if label.type not in NOTHING]
+        needed = [name for name in self.labelled if self.recipe.labels[name].type not in NOTHING]
         for key in [key for key in self.files if any(name not in self.labels[key] for name in needed)]:
             lacks = ", ".join(name for name in needed if name not in self.labels[key])
             self.rejected.append(Rejected(self.ids[key], "unknown label", f"no file tells its {lacks}"))
@@ -196,7 +200,7 @@ class _Sorting:
                     path[row, place], size[row, place], stamp[row, place] = entry.key, entry.size, entry.stamp
         columns = np.array([key[:3] for key in keys], np.int64).reshape(-1, 3)
         if "patch" not in compiled(self.recipe.source.pattern).groupindex:
-            columns[:, 2] = _places(columns[:, :2])
+            columns[:, 2] = places_in(columns[:, :2])
         return Inventory(
             source=source,
             modalities=tuple(self.recipe.modalities),
@@ -208,7 +212,7 @@ class _Sorting:
             path=path,
             size=size,
             stamp=stamp,
-            labels={name: self._column(name, keys) for name in self.recipe.labels},
+            labels={name: self._column(name, keys) for name in self.labelled},
             found=self._found(keys),
             ignored=self.ignored,
             copies=self.copies,
@@ -223,12 +227,6 @@ class _Sorting:
         """Return a label (patch), with what stands for nothing where no file tells it."""
         label = self.recipe.labels[name]
         return np.array([self.labels[key].get(name, NOTHING.get(label.type)) for key in keys], label.dtype)
-
-
-def _places(groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the place of each row among those of its group, whose rows stand together."""
-    starts = np.flatnonzero(np.any(np.diff(groups, axis=0, prepend=-1), axis=1))
-    return np.arange(len(groups)) - np.repeat(starts, np.diff(starts, append=len(groups)))
 
 
 def _spelled(key: str) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import rasterio
 import xarray as xr
@@ -22,7 +24,7 @@ from cube.query.search import search
 from cube.recipes.recipe import Recipe, read_recipe
 from cube.source.inventory import Inventory
 from cube.source.names import recognised
-from cube.source.scan import pair
+from cube.source.scan import pair, scan
 from cube.store.protocol import Entry
 
 SEED = 1970
@@ -222,8 +224,8 @@ def test_what_one_file_tells_holds_for_its_patch(tmp_path: Path) -> None:
     ("paths", "reason", "said"),
     [
         (["east/a_x1_2020-05-01.png"], "unknown label", "kind 'east' is none of north, south"),
-        (["north/a_x1_2020-13-01.png"], "unknown label", "day '2020-13-01' is not a date such as 2000-01-01"),
-        (["north/a_x1_2020-05-01_wheavy.png"], "unknown label", "weight 'heavy' is not an number"),
+        (["north/a_x1_2020-13-01.png"], "unknown label", "day '2020-13-01' is no date such as 2000-01-01"),
+        (["north/a_x1_2020-05-01_wheavy.png"], "unknown label", "weight 'heavy' is no number"),
         (["north/a_x1.png"], "unknown label", "no file tells its day"),
         (["north/a_x1_2020-05-01.png", "south/b_x1.png"], "different labels", "south/b_x1.png tells kind south, others north"),
     ],
@@ -232,3 +234,71 @@ def test_what_is_no_label_is_rejected(tmp_path: Path, paths: list[str], reason: 
     found = labelled(tmp_path, *paths)
     assert len(found) == 0
     assert [(item.reason, item.detail) for item in found.rejected] == [(reason, said)]
+
+
+# What tables tell
+
+TOLD = """
+  height: {type: number, table: facts.csv, key: name, units: m}
+  owner: {table: facts.csv, key: name, column: who}
+  split: {type: class, values: [train, test], lists: {train: lists/train.txt, test: lists/test.txt}}
+"""
+
+
+def told(folder: Path, facts: str, train: str = "x1\nx2", recipe: str = TOLD) -> Inventory:
+    """Pair four patches, x1 to x4, of which a table and two lists tell more."""
+    (folder / "labelled.yaml").write_text(LABELLED.replace("  weight: {type: number, units: kg}\n", recipe.lstrip("\n")))
+    files = folder / "files"
+    for number in (1, 2, 3, 4):
+        path = files / "north" / f"a_x{number}_2020-05-0{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (16, 16), number).save(path)
+    (files / "lists").mkdir()
+    (files / "lists" / "train.txt").write_text(train)
+    (files / "lists" / "test.txt").write_bytes(b"\xef\xbb\xbfa_x3_2020-05-03.png\r\nx4\r\n")
+    if facts:
+        (files / "facts.csv").write_text(facts)
+    return scan(read_recipe(str(folder / "labelled.yaml")), str(files))
+
+
+def test_labels_come_from_tables_and_lists(tmp_path: Path) -> None:
+    found = told(tmp_path, "name,who,height,more\na_x1_2020-05-01,Ann,12.5,\nx2,,,7\nx3,Bob,-1,\nx9,Eve,3,\n")
+    assert found.rejected == ()
+    assert list(found.labels) == ["kind", "day", "height", "owner", "split"]
+    np.testing.assert_array_equal(found.labels["height"], [12.5, np.nan, -1.0, np.nan])
+    assert found.labels["owner"].tolist() == ["Ann", "", "Bob", ""]
+    assert found.labels["split"].tolist() == ["train", "train", "test", "test"]
+    built = cube.build(tmp_path / "labelled.yaml", tmp_path / "files", tmp_path / "x.zarr", where="owner=Ann or split=test")
+    assert built.report.passed
+    assert cube.open_cube(tmp_path / "x.zarr", where="height<0").patch.values.tolist() == ["x3"]
+
+
+def test_a_table_may_be_parquet(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    pq.write_table(
+        pa.table({"name": ["x1", "x2"], "height": [1, 2], "who": ["Ann", None]}), tmp_path / "files" / "facts.parquet"
+    )
+    found = told(tmp_path, "", recipe=TOLD.replace("facts.csv", "facts.parquet"))
+    np.testing.assert_array_equal(found.labels["height"], [1, 2, np.nan, np.nan])
+    assert found.labels["owner"].tolist() == ["Ann", "", "", ""]
+
+
+def test_what_is_no_value_in_a_table_is_one_rejection(tmp_path: Path) -> None:
+    found = told(tmp_path, "name,who,height\nx1,Ann,tall\n")
+    assert found.patch.tolist() == ["x2", "x3", "x4"]
+    assert [(item.path, item.reason, item.detail) for item in found.rejected] == [
+        ("x1", "unknown label", "height 'tall' is no number")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ("", "facts.csv: cannot be read, and labels come from it"),
+        ("name,height\nx1,2\n", "facts.csv: cannot be read: .*who"),
+        ("name,who,height\nx1,2\n", "facts.csv: cannot be read: .*Expected 3 columns"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_told(tmp_path: Path, facts: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        told(tmp_path, facts)

@@ -1,0 +1,96 @@
+"""Labels of patches from files beside the images: tables (CSV, Parquet), and lists of the patches of each class."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
+
+from cube.errors import RequestError
+from cube.recipes.recipe import Recipe
+from cube.recipes.sections import Label
+from cube.source.files import Source
+from cube.source.inventory import Inventory
+from cube.source.labels import NOTHING, value_of
+from cube.source.rejected import Rejected
+
+_MOST = 2**30
+"""Bytes of the largest table or list that is read."""
+
+
+def beside(recipe: Recipe) -> set[str]:
+    """Return the paths of the files that labels come from."""
+    tables = {label.table for label in recipe.labels.values() if label.table}
+    return tables | {path for label in recipe.labels.values() for path in label.lists.values()}
+
+
+def with_tables(recipe: Recipe, inventory: Inventory, files: Source) -> Inventory:
+    """Return the inventory with the labels that stand in tables and lists.
+
+    A patch is known there by its id, or by the name of one of its files, with or without its extension. A patch without a row
+    has an empty text or NaN; one that needs a date or an integer, or has what is no value, is rejected. Raises
+    ``RequestError`` if a file is not there, cannot be read, or has no such column.
+    """
+    found = {name: _told(name, label, files) for name, label in recipe.labels.items() if label.table or label.lists}
+    bad: dict[int, Rejected] = {}
+    for name, told in found.items():
+        label, values = recipe.labels[name], []
+        for row in range(len(inventory)):
+            text = next((told[key] for key in _keys(inventory, row) if key in told), None)
+            try:
+                values.append(_value(name, label, text))
+            except ValueError as error:
+                bad[row] = Rejected(str(inventory.patch[row]), "unknown label", str(error))
+                values.append(NOTHING.get(label.type, 0))
+        inventory = replace(inventory, labels={**inventory.labels, name: np.array(values, label.dtype)})
+    inventory = replace(inventory, labels={name: inventory.labels[name] for name in recipe.labels})
+    good = np.setdiff1d(np.arange(len(inventory)), np.array(sorted(bad), np.int64))
+    return inventory.take(good).reject(list(bad.values())) if bad else inventory
+
+
+def _value(name: str, label: Label, text: str | None) -> Any:
+    if text is not None:
+        return value_of(name, label, text)
+    if label.type in NOTHING:
+        return NOTHING[label.type]
+    raise ValueError(f"no row tells its {name}")
+
+
+def _keys(inventory: Inventory, row: int) -> Iterator[str]:
+    """Yield what a patch may be called in a table."""
+    yield str(inventory.patch[row])
+    for path in inventory.path[row]:
+        name = path.rpartition("/")[2]
+        yield from (name, name.rpartition(".")[0])
+
+
+def _told(name: str, label: Label, files: Source) -> Mapping[str, str]:
+    """Return what a table or lists tell: patch, as it is called there → value, as it is spelled there."""
+    if label.lists:
+        return {key: value for value, path in label.lists.items() for key in _read(files, path).decode("utf-8-sig").split()}
+    data, wanted = _read(files, label.table), [label.key, label.column or name]
+    try:
+        if label.table.lower().endswith(".parquet"):
+            table = pq.read_table(io.BytesIO(data), columns=wanted)
+        else:
+            texts = pc.ConvertOptions(include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string()))
+            table = pc.read_csv(io.BytesIO(data), convert_options=texts)
+    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+        raise RequestError(f"{label.table}: cannot be read: {str(error).splitlines()[0]}") from None
+    if missing := [column for column in wanted if column not in table.column_names]:
+        raise RequestError(f"{label.table}: has no column {missing[0]!r}, which the label {name!r} comes from")
+    keys, values = (table[column].cast(pa.string()).to_pylist() for column in wanted)
+    return {key: value for key, value in zip(keys, values, strict=True) if key and value not in (None, "")}
+
+
+def _read(files: Source, path: str) -> bytes:
+    (data,) = files.part([path]).read_many([path], _MOST)
+    if isinstance(data, OSError):
+        raise RequestError(f"{path}: cannot be read, and labels come from it: {data.strerror or data}")
+    return data
