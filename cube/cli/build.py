@@ -109,7 +109,7 @@ def build_command(recipe: str | None, source: str, to: str, profile: str | None,
 
     Killed or interrupted, the same command goes on from there.
     """
-    chosen = _recipe(recipe or _recognised(source, options["config"]), profile, options.pop("modalities"))
+    chosen = _recipe(recipe or _recognised(source, options["config"], to), profile, options.pop("modalities"))
     from cube.jobs.planning import Choice
 
     machine = Machine(**{item.name: options.pop(item.name) for item in fields(Machine)})
@@ -146,11 +146,14 @@ def run_build(recipe: Recipe, source: str, to: str, choice: Choice, machine: Mac
     return convert(planned, target, cluster, terms)
 
 
-def _recognised(source: str, settings: Settings) -> str:
-    """Return the recipe that the names of the files tell, and say so."""
+def _recognised(source: str, settings: Settings, to: str = "") -> str:
+    """Return the recipe that the names of the files tell, and say so; what is learnt of archives is kept beside a target."""
+    from cube.format.target import target_of
+    from cube.source.files import INDEXES
     from cube.source.scan import recognise
 
-    name = recognise(source, settings.options(source))
+    indexes = target_of(to, options=settings.options(to)).beside.child(INDEXES) if to else None
+    name = recognise(source, settings.options(source), indexes=indexes)
     tell(f"{source}: its files are named as recipe {name!r} says")
     return name
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cube.cli.progress import counted, size
-from cube.cli.words import file_words
+from cube.cli.words import file_words, visible
 from cube.format.arrays import read_spec
+from cube.format.layout import as_dates
 from cube.format.originals import ORIGINALS, PIXELS
 from cube.format.root import read_root
+from cube.format.shape import PER_PATCH
 from cube.format.small import read_array
 from cube.format.target import Target
 from cube.read.opened import Source, open_source
+
+_FEW = 20
+"""Words of a label that are told one by one."""
 
 
 def describe_cube(target: Target) -> dict[str, Any]:
@@ -43,6 +49,8 @@ def describe_cube(target: Target) -> dict[str, Any]:
     if "split" in cube.specs:
         splits, numbers = np.unique(cube.value("split"), return_counts=True)
         facts["splits"] = dict(zip(splits.tolist(), numbers.tolist(), strict=True))
+    own = [name for name in cube.labels if name not in PER_PATCH and "/" not in name]
+    facts["labels"] = {name: _told(cube.value(name), dated=name in cube.days) for name in own}
     if "epsg" in cube.specs:
         epsg = cube.value("epsg")
         known = np.isfinite(cube.value("lon"))
@@ -53,6 +61,23 @@ def describe_cube(target: Target) -> dict[str, Any]:
     for place, name in enumerate(attributes["cube"]["modalities"]):
         facts["modalities"][name] = _modality(cube, name, place, sizes)
     return facts
+
+
+def _told(values: NDArray[Any], *, dated: bool) -> dict[str, Any]:
+    """Return what a label of the recipe holds: the patches of each of a few words, the number of many, or first and last."""
+    if values.dtype.kind == "U":
+        words, numbers = np.unique(values, return_counts=True)
+        return dict(zip(words.tolist(), numbers.tolist(), strict=True)) if len(words) <= _FEW else {"words": len(words)}
+    if dated:
+        return {"first": str(as_dates(values).min()), "last": str(as_dates(values).max())}
+    known = values[np.isfinite(values)]
+    return {"first": known.min().item(), "last": known.max().item()} if len(known) else {}
+
+
+def _label_text(name: str, told: dict[str, Any]) -> str:
+    if told.keys() == {"first", "last"}:
+        return f"{name}: {told['first']} to {told['last']}"
+    return f"{name}: " + ", ".join(f"{visible(word) or '(none)'} {count:,}" for word, count in told.items())
 
 
 def _files(target: Target, document: dict[str, Any], cube: Source) -> dict[str, int]:
@@ -92,6 +117,7 @@ def info_text(facts: dict[str, Any]) -> str:
     ]
     if "splits" in facts:
         lines.append("Splits: " + ", ".join(f"{name} {count:,}" for name, count in facts["splits"].items()))
+    lines += [_label_text(name, told) for name, told in facts["labels"].items() if told]
     if "bbox" in facts:
         west, south, east, north = facts["bbox"]
         place = f"longitude {west:.2f} to {east:.2f}, latitude {south:.2f} to {north:.2f}"

@@ -21,8 +21,8 @@ _RECORDS = {f"{ORIGINALS}/{name}" for name in ("header_size", "pixel_start", "si
 _REQUIRED = ("patch", "modality", "present", "digest", HEADERS, *sorted(_RECORDS))
 """Arrays that no reader can do without, besides those that ``modalities`` names."""
 
-_PER_PATCH = {"patch", "season", "scene", "number", "split", "epsg", "crs_index", "transform", "lon", "lat", "kept"}
-_PER_PATCH |= {"present", "nan_count", "zero_count", "saturated_count", "digest"}
+PER_PATCH = {"patch", "season", "scene", "number", "split", "epsg", "crs_index", "transform", "lon", "lat", "kept"}
+PER_PATCH |= {"present", "nan_count", "zero_count", "saturated_count", "digest"}
 """Labels that this package knows."""
 
 Where = str
@@ -90,7 +90,7 @@ def _agree(facts: Mapping[str, Any], specs: Mapping[str, ArraySpec]) -> None:
     patches, kinds = specs["patch"].shape[0], len(facts["modalities"])
     _check(patches > 0, "patch", "there is none")
     for path, spec in specs.items():
-        _check(spec.dimensions[0] == "patch" or path not in _PER_PATCH | _RECORDS, path, "expected the dimension patch")
+        _check(spec.dimensions[0] == "patch" or path not in PER_PATCH | _RECORDS, path, "expected the dimension patch")
         _check(spec.dimensions[0] != "patch" or spec.shape[0] == patches, path, f"expected {patches:,} patches")
     lengths: dict[str, int] = {}
     for path, spec in specs.items():

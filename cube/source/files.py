@@ -22,6 +22,8 @@ from cube.store.urls import is_local, open_store
 
 INDEXES = "archives"
 """Folder of the build records where the indexes of archives are kept."""
+_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""Answers of a place where nothing may be written."""
 _BUFFER = 2**16
 """Bytes that are read at a time where only headers are wanted."""
 
@@ -173,12 +175,19 @@ class Files:
         kind = kind_of(archive.key)
         if kind == "gzip":
             known = read_index(self.indexes, archive)
-            if known is None:
-                self._say(f"{archive.key}: inflating {archive.size / 1e6:,.0f} MB once, to know what it holds")
-                known = make_index(self.store, archive, self.indexes)
-            return known
+            return known if known is not None else self._indexed(archive)
         file = BufferedReader(ObjectFile(self.store, archive), _BUFFER)
         return tar_listing(archive.key, "tar", file) if kind == "tar" else zip_listing(archive.key, file)
+
+    def _indexed(self, archive: Entry) -> Listing:
+        self._say(f"{archive.key}: inflating {archive.size / 1e6:,.0f} MB once, to know what it holds")
+        try:
+            return make_index(self.store, archive, self.indexes)
+        except OSError as error:
+            if self._indexes is None or error.errno not in _NOT_OURS:
+                raise
+        self._indexes = None  # what lies beside somebody else's cube is not ours to write
+        return make_index(self.store, archive, self.indexes)
 
     def read_listed(self, entries: list[Entry]) -> Iterator[bytes | OSError]:
         plain = self.store.read_listed([entry for entry in entries if entry.key not in self.members])

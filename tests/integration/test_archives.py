@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
@@ -17,9 +18,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from making import MODALITIES, Built, Made
 
 from cube import build
+from cube.cli.main import main
 from cube.errors import RequestError, StorageError
 from cube.format.target import target_of
 from cube.source import files as files_module
@@ -129,10 +132,29 @@ def test_an_archive_is_inflated_once(made: Made, tiny_recipe: Path, tmp_path: Pa
     verify_cube(target_of(built.report.url), source=str(source))
     build(tiny_recipe, source, tmp_path / "tiny.zarr")
     assert len(inflated) == 6
+    words = ["build", "--source", str(source), "--to", str(tmp_path / "other.zarr"), "--workers", "0"]
+    assert "wrong size" in CliRunner().invoke(main, words).output  # recognised as the data set of larger patches, once inflated
+    assert len(inflated) == 12
+    inflated.clear()
     (damaged, *_) = (tmp_path / "tiny.build" / "archives").iterdir()
     damaged.write_bytes(damaged.read_bytes()[:-50])
     assert verify_cube(target_of(built.report.url), source=str(source)).passed
-    assert len(inflated) == 7
+    assert len(inflated) == 1
+
+
+def test_beside_the_cube_of_somebody_else_nothing_is_written(
+    made: Made, tiny_cube: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = official(made, tmp_path / "source", "lexical")
+    plain = LocalStore.writing
+
+    def refused(store: LocalStore, key: str) -> object:
+        if store.root.endswith("tiny.build/archives"):
+            raise PermissionError(errno.EACCES, "Permission denied", key)
+        return plain(store, key)
+
+    monkeypatch.setattr(LocalStore, "writing", refused)
+    assert verify_cube(tiny_cube.target, source=str(source)).passed
 
 
 def test_what_lies_unpacked_is_used_unless_it_is_shorter(made: Made, tmp_path: Path) -> None:

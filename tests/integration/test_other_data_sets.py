@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 import rasterio
 import xarray as xr
+from click.testing import CliRunner
 from making import write_tif
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 
 import cube
+from cube.cli.main import main
 from cube.convert.plan import make_plan
 from cube.errors import RequestError
 from cube.format.target import target_of
@@ -167,6 +170,9 @@ def test_labels_choose_and_group(tmp_path: Path) -> None:
         "ROIs1970_20_p3_t1",
         "ROIs1970_20_p12_t1",
     ]
+    facts = json.loads(CliRunner().invoke(main, ["info", str(tmp_path / "x.zarr"), "--json"]).output)["labels"]
+    assert facts["s2_day"] == {"first": "2018-01-11", "last": "2018-02-11"}
+    assert facts["image"] == {"first": 0, "last": 1}
     with pytest.raises(RequestError, match="s2_day is a date"):
         cube.open_cube(tmp_path / "x.zarr", where="s2_day=soon")
 
