@@ -39,6 +39,8 @@ from cube.recipes.sections import (
 
 WHOLE = "all"
 """The season of a data set that has none."""
+_UNSPELLED = ""
+"""How its files spell that."""
 _GROUPS = ("season", "modality", "scene", "patch")
 _TAKEN = frozenset(
     (
@@ -117,7 +119,7 @@ def _with_seasons(data: dict[str, Any]) -> dict[str, Any]:
     """Give a data set without seasons the one that its period is."""
     if data.get("seasons") or not isinstance(data.get("period"), dict):
         return data
-    return {**data, "seasons": {WHOLE: {"token": "", **data["period"]}}}
+    return {**data, "seasons": {WHOLE: {"token": _UNSPELLED, **data["period"]}}}
 
 
 def with_profile(recipe: Recipe, profile: str) -> Recipe:

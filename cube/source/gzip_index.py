@@ -31,6 +31,8 @@ _TRIED = 2**10
 _AHEAD = 2**22
 """Bytes that an object store is asked for at a time."""
 _TAIL = 8 + 32
+_MOST = 2**31
+"""Bytes of the longest document of an index."""
 _FORMAT = 1
 
 
@@ -54,9 +56,14 @@ def read_index(indexes: Store, archive: Entry) -> Listing | None:
     packed = data[:-_TAIL]
     if blake3(packed).digest() != tail[8:]:
         return None
-    document = json.loads(zlib.decompress(packed))
-    points = [START, *(Point(*item) for item in document["points"])]
-    return _listing(archive.key, document["members"], [Rejected(*item) for item in document["refused"]], points)
+    try:
+        document = json.loads(zlib.decompressobj().decompress(packed, _MOST))
+        points = [START, *(Point(*map(int, item)) for item in document["points"])]
+        members = [(str(name), int(start), int(size)) for name, start, size in document["members"]]
+        refused = [Rejected(*map(str, item)) for item in document["refused"]]
+    except (ValueError, TypeError, LookupError, zlib.error):
+        return None
+    return _listing(archive.key, members, refused, points)
 
 
 def make_index(source: Store, archive: Entry, indexes: Store) -> Listing:
@@ -72,7 +79,7 @@ def make_index(source: Store, archive: Entry, indexes: Store) -> Listing:
         if passing.damage:
             listing.members.clear()
             listing.refused = [Rejected(archive.key, "damaged archive", passing.damage)]
-        members = [[name, item.start, item.size] for name, item in listing.members.items()]
+        members = [(name, item.start, item.size) for name, item in listing.members.items()]
         refused = [[item.path, item.reason, item.detail] for item in listing.refused]
         document = {"members": members, "refused": refused, "points": passing.points}
         packed = zlib.compress(json.dumps(document).encode(), 6)
@@ -87,7 +94,7 @@ def read_window(indexes: Store, key: str, point: Point) -> bytes:
     return zlib.decompress(indexes.read_range(key, point.start, point.start + point.length))
 
 
-def _listing(archive: str, members: list[list[Any]], refused: list[Rejected], points: list[Point]) -> Listing:
+def _listing(archive: str, members: list[tuple[str, int, int]], refused: list[Rejected], points: list[Point]) -> Listing:
     """Give each member the last point before it."""
     listing, place = Listing(refused=refused), 0
     for name, start, size in sorted(members, key=lambda item: item[1]):
