@@ -31,7 +31,7 @@ class Choice:
     """Which patches of a source to convert, and how to treat incomplete ones."""
 
     where: str = ""
-    """Filter on season, scene, number, split and patch; all patches where empty."""
+    """Filter on season, scene, number, split, patch and the recipe's labels; all patches where empty."""
     limit: int | None = None
     """Only the first so many patches."""
     incomplete: Incomplete | None = None
