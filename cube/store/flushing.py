@@ -35,6 +35,7 @@ class AheadFile(io.BufferedWriter):
         self._waiting += count
         if self._waiting >= _PIECE and (self._flushed is None or self._flushed.done()):
             self._answer()
+            self.flush()
             self._waiting = 0
             self._flushed = self._pool.submit(os.fsync, self.fileno())
         return count

@@ -103,8 +103,8 @@ def test_a_listed_name_that_leads_elsewhere_is_not_read(made: Made, tiny_recipe:
     ],
     ids=["vrt", "path", "netcdf", "hdf5"],
 )
-def test_gdal_is_asked_for_nothing_but_tiff_and_png(data: bytes) -> None:
-    with pytest.raises(RejectedFile, match="expected a TIFF or a PNG"):
+def test_gdal_is_asked_for_nothing_but_tiff_png_and_jpeg(data: bytes) -> None:
+    with pytest.raises(RejectedFile, match="expected a TIFF, a PNG or a JPEG"):
         read_raster(data)
 
 
