@@ -22,6 +22,7 @@ VARYING = {
     "file:size": "zlib and Blosc of another version compress otherwise",
     "file:checksum": "the same; and the root document names versions of software",
     "patchcube:stored_bytes": "the same",
+    "patchcube:digest": "the root document names versions of software",
 }
 """Fields whose value differs between machines, and why; their presence is compared all the same."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 import pytest
 from making import Built, Made, build, survey, write_recipe
 
+from cube import Samples
 from cube.convert.writer import write_cube
+from cube.errors import CorruptError
 from cube.format.target import Target, target_of
 from cube.jobs.build import REPORT
 from cube.store.protocol import Store
+from cube.verify.verification import verify_cube
 
 
 @dataclass(frozen=True)
@@ -72,3 +76,11 @@ def test_only_what_is_damaged_is_written_again(built: Built, tmp_path: Path) -> 
     report, _ = survey(built)
     assert report.passed
     assert not target_of(built.url).build.exists(REPORT)
+
+
+def test_the_catalog_tells_the_digest_that_a_cube_is_held_against(tiny_published: Target) -> None:
+    told = json.loads(tiny_published.stac.read("collection.json"))["patchcube:digest"]
+    assert verify_cube(tiny_published, expect=told).passed
+    assert len(Samples(tiny_published.url, expect=told)) == 25
+    with pytest.raises(CorruptError, match="digest"):
+        Samples(tiny_published.url, expect=told[:-1] + ("0" if told[-1] != "0" else "1"))
