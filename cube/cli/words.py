@@ -42,7 +42,8 @@ def published_text(recipe: Recipe, inventory: Inventory) -> list[str]:
         lacking = f", {season.patches - patches:,} missing" if season.patches and patches < season.patches else ""
         here = int((inventory.season == place).sum())
         chosen = f"; {here:,} to be converted" if here != patches else ""
-        lines.append(f"  {name:10} {patches:>9,}{known} patches in {scenes}{of_scenes} scenes{lacking}{chosen}")
+        noun = "scene" if scenes == 1 and not of_scenes else "scenes"
+        lines.append(f"  {name:10} {patches:>9,}{known} patches in {scenes}{of_scenes} {noun}{lacking}{chosen}")
     return lines
 
 

@@ -121,13 +121,13 @@ class Files:
     def remark(self) -> str:
         if not self.archives:
             return ""
-        sizes = [entry.size for entry in self.archives.values()]
-        zipped = sum(size for name, size in zip(self.archives, sizes, strict=True) if kind_of(name) == "gzip")
+        sizes = {name: entry.size for name, entry in self.archives.items()}
+        zipped = sum(size for name, size in sizes.items() if kind_of(name) == "gzip")
         again = (
-            f"; {zipped / 1e9:,.2f} GB of gzip were inflated once to be listed, and are once more to be read" if zipped else ""
+            f"; {_megabytes(zipped)} of gzip were inflated once to be listed, and are once more to be read" if zipped else ""
         )
         counted = f"{len(sizes):,} archives" if len(sizes) > 1 else "1 archive"
-        return f"{counted} of {sum(sizes) / 1e9:,.2f} GB, read in place{again}"
+        return f"{counted} of {_megabytes(sum(sizes.values()))}, read in place{again}"
 
     @property
     def indexes(self) -> Store:
@@ -169,7 +169,8 @@ class Files:
         try:
             return [self.store.entry(self.only)]
         except FileNotFoundError:
-            raise RequestError(f"{self.url}: no such file") from None
+            unsure = "" if self.store.near else ", or its server does not answer"
+            raise RequestError(f"{self.url}: no such file{unsure}") from None
 
     def _listing(self, archive: Entry) -> Listing:
         kind = kind_of(archive.key)
@@ -180,7 +181,7 @@ class Files:
         return tar_listing(archive.key, "tar", file) if kind == "tar" else zip_listing(archive.key, file)
 
     def _indexed(self, archive: Entry) -> Listing:
-        self._say(f"{archive.key}: inflating {archive.size / 1e6:,.0f} MB once, to know what it holds")
+        self._say(f"{archive.key}: inflating {_megabytes(archive.size)} once, to know what it holds")
         try:
             return make_index(self.store, archive, self.indexes)
         except OSError as error:
@@ -226,6 +227,10 @@ class Files:
             return self._inflating[archive.key].take(member.point, member.start, member.size)
         except (zlib.error, EOFError) as error:
             return _bad(path, member, f"is damaged or cut off: {error}")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB" if size >= 10**7 else f"{size / 1e3:,.0f} kB"
 
 
 def _travelled(store: Store, only: str, members: dict[str, Member], archives: dict[str, Entry], indexes: Store | None) -> Files:
