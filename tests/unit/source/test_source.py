@@ -174,7 +174,7 @@ def test_published_counts(recipe: Recipe) -> None:
     ]
     unknown = read_recipe("sen12ms-cr")
     listed = [Entry("ROIs1158_spring_s2_cloudy_3_p1.tif", 5), Entry("ROIs1158_spring_s1_3_p1.tif", 5)]
-    assert published_text(unknown, pair(unknown, "s", listed)) == ["  spring             1 patches in 1 scenes"]
+    assert published_text(unknown, pair(unknown, "s", listed)) == ["  spring             1 patches in 1 scene"]
 
 
 def test_published_counts_are_those_of_the_whole_source_whatever_is_chosen(recipe: Recipe) -> None:
