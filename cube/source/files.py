@@ -75,7 +75,9 @@ def open_source(
         store, only = open_store(folder or ("/" if url.startswith("/") else "."), options=options), name
     else:
         store, only = open_store(url, options=options), ""
-    if is_local(url) and not os.path.exists(os.path.join(store.url, only)):
+    if (said := unreadable_archive(url)) and not (is_local(url) and os.path.isdir(store.url)):
+        raise RequestError(f"{url}: {said}")
+    if is_local(url) and not os.path.exists(os.path.join(store.url, only) if only else store.url):
         raise RequestError(f"{url}: no such {'file' if only else 'folder'}")
     if is_local(url) and not only and not os.path.isdir(store.url):
         raise RequestError(f"{url}: no such folder, and no archive that can be read in place")
@@ -152,16 +154,38 @@ class Files:
                 yield Rejected(entry.key, "unreadable archive", said)
             else:
                 plain[entry.key] = entry
+        contrary: dict[str, tuple[str, str]] = {}
+        self.members.clear()
         for archive in sorted(archives, key=lambda entry: (entry.size, entry.key)):
             listing = self._listing(archive)
             yield from listing.refused
             self.archives[archive.key] = archive
             for path, member in listing.members.items():
-                if (other := plain.get(path)) is None or other.size < member.size:
-                    plain.pop(path, None)
-                    self.members[path] = member
-                    yield Entry(path, member.size, f"{archive.key} {archive.stamp}")
+                if path in plain and plain[path].size >= member.size:
+                    continue
+                plain.pop(path, None)
+                other = self.members.setdefault(path, member)
+                if other is not member and not self._alike(path, other, member):
+                    contrary[path] = other.archive, member.archive
+        for path, (one, other_archive) in contrary.items():
+            del self.members[path]
+            detail = f"stands in {one} and in {other_archive}, which differ; which one is meant? Remove all but one"
+            yield Rejected(path, "duplicate", detail)
+        for path, member in self.members.items():
+            yield Entry(path, member.size, f"{member.archive} {self.archives[member.archive].stamp}")
         yield from plain.values()
+
+    def _alike(self, path: str, one: Member, other: Member) -> bool:
+        """Tell whether two archives hold the same file, to the byte."""
+        if one.size != other.size:
+            return False
+        first, second = (self._content(path, member) for member in (one, other))
+        return isinstance(first, bytes) and first == second
+
+    def _content(self, path: str, member: Member) -> bytes | OSError:
+        if member.kind == "gzip":
+            return self._inflate(path, member)
+        return _stored(path, member, self.store.read_range(member.archive, member.start, member.stop))
 
     def _there(self) -> Iterable[Entry]:
         if not self.only:

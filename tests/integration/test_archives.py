@@ -173,6 +173,22 @@ def test_what_lies_unpacked_is_used_unless_it_is_shorter(made: Made, tmp_path: P
     assert read == {path: (made.folder / path).read_bytes() for path in paths}
 
 
+def test_the_same_file_in_two_archives_must_be_the_same(made: Made, tmp_path: Path) -> None:
+    one, other, *rest = paths_of(made)
+    pack(made, tmp_path / "a.tar.gz", [one, other])
+    pack(made, tmp_path / "b.zip", [one, *rest])
+    changed = bytearray((made.folder / other).read_bytes())
+    changed[-1] ^= 1
+    with zipfile.ZipFile(tmp_path / "b.zip", "a") as archive:
+        archive.writestr(other, bytes(changed))
+    listed = list(open_source(str(tmp_path)).listed())
+    assert sorted(entry.key for entry in listed if isinstance(entry, Entry)) == sorted([one, *rest])
+    ((path, reason, detail),) = ((item.path, item.reason, item.detail) for item in listed if isinstance(item, Rejected))
+    assert (path, reason) == (other, "duplicate")
+    assert "a.tar.gz" in detail
+    assert "b.zip" in detail
+
+
 # Damage
 
 
@@ -336,8 +352,10 @@ def test_a_source_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="no such file"):
         open_source(str(tmp_path / "x.tar.gz"))
     (tmp_path / "x.tif").write_bytes(b"1")
-    with pytest.raises(RequestError, match="no such folder"):
+    with pytest.raises(RequestError, match="no such folder, and no archive"):
         open_source(str(tmp_path / "x.tif"))
+    with pytest.raises(RequestError, match=r"\.tar\.bz2 cannot be read in place, .* unpack it"):
+        open_source(str(tmp_path / "x.tar.bz2"))
 
 
 # Killed
