@@ -175,7 +175,7 @@ def _summaries(properties: list[Document]) -> Document:
 
 def _dimensions(recipe: Recipe, specs: Iterable[ArraySpec], bbox: list[float] | None) -> Document:
     lengths = {name: length for spec in specs for name, length in zip(spec.dimensions, spec.shape, strict=True)}
-    found = {name: _index(length, "pixel" if name in "xy" else "index") for name, length in lengths.items()}
+    found = {name: _index(length, "pixel" if name.partition("_")[0] in "xy" else "index") for name, length in lengths.items()}
     if bbox:
         place = {"axes": ["x", "y"], "bbox": bbox, "geometry_types": ["Polygon"], "reference_system": 4326}
         found["patch"] = {"type": "geometry", **place}

@@ -235,7 +235,7 @@ def _overview_assets(recipe: Recipe, key: tuple[str, int], survey: Survey) -> Do
         assets[f"overview-{name}"] = {
             "href": f"../{_OVERVIEWS}/{key[0]}-{key[1]}-{name}.png",
             "type": "image/png",
-            "title": f"{what}, 1/{survey.reduction}: {recipe.modalities[name].title}",
+            "title": f"{what}, 1/{survey.reduction[name]}: {recipe.modalities[name].title}",
             "roles": ["overview"],
             "proj:shape": [height, width],
             **file_facts(picture),

@@ -161,7 +161,7 @@ def estimate(plan: Plan, samples: list[Sample], *, workers: int, local: bool, me
     ``local`` says that the cube goes to a disk, ``measured_base`` that the samples were taken in a worker.
     """
     names = list(plan.job.layouts)
-    files = {name: int((plan.inventory.size[:, place] >= 0).sum()) for place, name in enumerate(names)}
+    files = dict(zip(names, plan.inventory.has.sum(axis=0).tolist(), strict=True))
     sharing, stored = {}, {}
     for name in names:
         shares = [sample.shares[name] for sample in samples if sample.shares[name].patches]

@@ -56,7 +56,7 @@ def _from_inventory(plan: Plan) -> Arrays:
         "season": seasons,
         "scene": inventory.scene,
         "number": inventory.number,
-        f"{ORIGINALS}/path": _padded(inventory.path, recipe.layout.path_bytes),
+        f"{ORIGINALS}/path": _padded(inventory.images, recipe.layout.path_bytes),
     }
     values |= inventory.labels
     if recipe.splits is not None:

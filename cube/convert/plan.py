@@ -57,10 +57,10 @@ class Batch:
     """Hash of all that decides the bytes: files, sizes, layouts, software."""
     patch: tuple[str, ...]
     path: tuple[tuple[str, ...], ...]
-    """Per patch and modality, relative to the source; empty where there is no file."""
+    """Per patch and file, relative to the source; empty where there is no file."""
     sizes: tuple[tuple[int, ...], ...]
     stamps: tuple[tuple[str, ...], ...]
-    """Per patch and modality, as the source was listed."""
+    """Per patch and file, as the source was listed."""
     stamp: str = ""
     """What changes when one of the files is written anew."""
 
@@ -129,7 +129,7 @@ class Plan:
 
     def raw_by_modality(self) -> dict[str, int]:
         """Decoded bytes by modality."""
-        files = (self.inventory.size >= 0).sum(axis=0).tolist()
+        files = self.inventory.has.sum(axis=0).tolist()
         layouts = self.job.layouts.items()
         return {name: layout.patch_bytes * count for (name, layout), count in zip(layouts, files, strict=True)}
 
@@ -186,11 +186,12 @@ class Plan:
 
 def batch_bytes(job: Job, *, spool: int) -> int:
     """Memory one batch needs on top of the worker itself; headers longer than a chunk come on top, up to 64 kB a file."""
-    layouts = job.layouts.values()
+    layouts_of, layouts = job.layouts, job.layouts.values()
     first = next(iter(layouts))
     ahead = READ_AHEAD if spool else 1  # an object store is asked for several patches at once
     files = ahead * sum(layout.patch_bytes + job.header_bytes for layout in layouts)
     buffers = sum(layout.patch_bytes + 2 * layout.tile_bytes for layout in layouts)
+    buffers += sum(layouts_of[name].patch_bytes for name, expected in job.expectations.items() if expected.files > 1)
     tables = len(job.layouts) * first.slots * first.across**2 * _TABLE_BYTES_PER_TILE
     headers = 2 * first.slots * len(job.layouts) * job.header_bytes
     return files + buffers + tables + headers + spool * len(job.layouts)
@@ -247,7 +248,7 @@ def _apply_policy(inventory: Inventory, incomplete: Incomplete) -> Inventory:
     missing = []
     for row in range(len(inventory)):
         if not complete[row]:
-            lacks = [name for name, size in zip(inventory.modalities, inventory.size[row], strict=True) if size < 0]
+            lacks = [name for name, size in zip(inventory.columns, inventory.size[row], strict=True) if size < 0]
             missing.append(Rejected(str(inventory.patch[row]), "incomplete", f"lacks {', '.join(lacks)}"))
     if incomplete == "fail":
         shown = "; ".join(f"{item.path} {item.detail}" for item in missing[:_SHOWN])
@@ -269,7 +270,7 @@ def _check_rooms(recipe: Recipe, inventory: Inventory) -> None:
     if len(set(inventory.patch)) != len(inventory):
         twice = Counter(inventory.patch).most_common(1)[0][0]
         raise RequestError(f"the id {twice!r} is that of several patches: patch.id needs more of the pattern's groups")
-    path = max(inventory.path.ravel(), key=lambda item: len(item.encode()))
+    path = max(inventory.images.ravel(), key=lambda item: len(item.encode()))
     if len(path.encode()) > recipe.layout.path_bytes:
         raise RequestError(
             f"the path {path!r} has {len(path.encode())} bytes, the recipe has room for {recipe.layout.path_bytes}: "

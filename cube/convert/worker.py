@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ from cube.records.receipts import Receipt, receipt_bytes, receipt_key
 from cube.source.files import Source
 from cube.source.georeference import Georeference
 from cube.source.rasters import Raster, RasterReader
-from cube.source.rejected import Rejected
-from cube.source.scan import rejection, require_answer
+from cube.source.rejected import Rejected, rejection, require_answer
+from cube.source.stacks import stacked
 from cube.source.statements import Statements
 from cube.store.protocol import Entry
 
@@ -105,7 +106,7 @@ class _Columns:
 
     def __init__(self, job: Job, length: int) -> None:
         kinds = len(job.layouts)
-        self.names = list(job.layouts)
+        self.job, self.names = job, list(job.layouts)
         self.headers: dict[tuple[int, int], bytes] = {}
         self.statements = {name: Counter[Statements]() for name in job.layouts}
         self.georeferences: list[Georeference | None] = [None] * length
@@ -120,7 +121,7 @@ class _Columns:
         header, self.files["kept"][place] = kept(raster.header, raster.tags, raster.pixel_start)
         self.headers[place] = header
         self.statements[name][raster.statements] += 1
-        self.georeferences[slot] = raster.georeference
+        self.georeferences[slot] = _place(self.job, name, raster)
         for kind in ("nan", "zero", "saturated"):
             self.integers[f"{kind}_count"][place] = getattr(counts, kind)
         self.files["header_size"][place] = len(header)
@@ -173,23 +174,33 @@ def _answered(source: Source, files: Iterator[bytes | OSError]) -> Iterator[byte
 def _decode(
     job: Job, paths: tuple[str, ...], files: Iterator[bytes | OSError], reader: RasterReader
 ) -> tuple[dict[str, Raster], list[Rejected]]:
-    rasters, rejected = {}, []
-    for (name, expectation), path in zip(job.expectations.items(), paths, strict=True):
-        if not path:
-            continue
-        data = next(files)
+    rasters: dict[str, Raster] = {}
+    rejected: list[Rejected] = []
+    left = iter(paths)
+    for name, expectation in job.expectations.items():
+        decoded = []
+        for path in islice(left, expectation.files):
+            if not path:
+                continue
+            data = next(files)
+            try:
+                if isinstance(data, OSError):
+                    raise data
+                expected = expectation.of_file
+                decoded.append(expected.check(reader.read(data, expected)))
+            except (RejectedFile, OSError) as error:
+                rejected.append(rejection(path, error))
         try:
-            if isinstance(data, OSError):
-                raise data
-            rasters[name] = expectation.check(reader.read(data, expectation))
-        except (RejectedFile, OSError) as error:
+            if len(decoded) == expectation.files:
+                rasters[name] = decoded[0] if expectation.files == 1 else stacked(decoded)
+        except RejectedFile as error:
             rejected.append(rejection(path, error))
     return rasters, rejected
 
 
 def _accept(job: Job, batch: Batch, row: int, rasters: dict[str, Raster], rejected: list[Rejected]) -> dict[str, Raster]:
     """Apply the policy for incomplete patches to one patch."""
-    known = {name: raster.georeference for name, raster in rasters.items() if job.expectations[name].georeferenced}
+    known = {name: _place(job, name, raster) for name, raster in rasters.items() if job.expectations[name].georeferenced}
     places = {name: place for name, place in known.items() if place}
     first = next(iter(places.values()), None)
     if not all(place.agrees(first) for place in places.values()):
@@ -205,6 +216,12 @@ def _accept(job: Job, batch: Batch, row: int, rasters: dict[str, Raster], reject
             "or choose --incomplete reject or keep; what is written stays"
         )
     return rasters if job.incomplete == "keep" else {}
+
+
+def _place(job: Job, name: str, raster: Raster) -> Georeference | None:
+    """Return where an image lies, in pixels of the modality that has the most."""
+    place, most = raster.georeference, max(layout.size for layout in job.layouts.values())
+    return place.resampled(job.layouts[name].size, most) if place else None
 
 
 def peak_memory() -> int:

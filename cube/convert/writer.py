@@ -266,6 +266,7 @@ def root_attributes(plan: Plan, coordinates: list[str], certified: dict[str, Any
     """Return the attributes of the root group."""
     recipe = plan.recipe
     layout = recipe.layout
+    stacks = [name for name, modality in recipe.modalities.items() if modality.one_file_per_band]
     return {
         "title": recipe.title,
         "Conventions": "CF-1.11",
@@ -282,7 +283,9 @@ def root_attributes(plan: Plan, coordinates: list[str], certified: dict[str, Any
                 name: {"start": season.start.isoformat(), "end": season.end.isoformat()}
                 for name, season in recipe.seasons.items()
             },
+            "size": recipe.patch.size,
             "tile": layout.tile,
+            **({"one_file_per_band": stacks} if stacks else {}),
             "saturated": {name: m.saturated for name, m in recipe.modalities.items() if m.saturated is not None},
             "software": dict(plan.software),
             "certificate": certified,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DAYS = "days since 2000-01-01"
 """Units of labels that are dates."""
-FORMAT = "1.2"
+FORMAT = "1.3"
 """Version of the format on disk."""
 
 
@@ -32,8 +32,8 @@ def tile_layouts(recipe: Recipe) -> dict[str, TileLayout]:
     for name, modality in recipe.modalities.items():
         codec = recipe.codec(name, recipe.layout.profile)
         layouts[name] = TileLayout(
-            size=recipe.patch.size,
-            tile=recipe.layout.tile,
+            size=recipe.side(name),
+            tile=recipe.tile(name),
             bands=len(modality.bands),
             dtype=modality.numpy_dtype.str.replace("|", "<"),
             slots=recipe.layout.shard,
@@ -43,6 +43,11 @@ def tile_layouts(recipe: Recipe) -> dict[str, TileLayout]:
             saturated=modality.saturated,
         )
     return layouts
+
+
+def spatial(size: int, most: int) -> tuple[str, str]:
+    """Return the names of rows and columns of images of ``size`` pixels, in a cube whose largest have ``most``."""
+    return ("y", "x") if size == most else (f"y_{size}", f"x_{size}")
 
 
 def tile_layout(spec: ArraySpec, saturated: float | None) -> TileLayout:
@@ -78,7 +83,7 @@ def pixel_arrays(recipe: Recipe, patches: int) -> list[ArraySpec]:
                 chunks=(layout.slots, layout.bands, layout.size, layout.size),
                 inner=(1, layout.bands, layout.tile, layout.tile),
                 dtype=layout.dtype,
-                dimensions=("patch", f"{name}_band", "y", "x"),
+                dimensions=("patch", f"{name}_band", *spatial(layout.size, recipe.patch.size)),
                 fill=modality.fill,
                 codec=layout.codec,
                 level=layout.level,

@@ -13,6 +13,7 @@ from typing import Any
 
 from cube.errors import CorruptError
 from cube.format.arrays import ArraySpec, read_spec
+from cube.format.layout import spatial
 from cube.format.originals import HEADERS, ORIGINALS
 
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -100,9 +101,10 @@ def _agree(facts: Mapping[str, Any], specs: Mapping[str, ArraySpec]) -> None:
     for path, expected in {"present": (patches, kinds), "digest": (patches, kinds, 32)}.items():
         _check(specs[path].shape == expected, path, f"expected the shape {expected}")
     _check(specs[HEADERS].shape[:2] == (patches, kinds), HEADERS, f"expected the shape {(patches, kinds)} and its bytes")
+    most = max((specs[name].shape[-1] for name in facts["modalities"] if name in specs), default=0)
     for name, bands in facts["modalities"].items():
         _check(name in specs and specs[name].inner is not None, name, "expected an array of pixels in shards")
-        spec, dimensions = specs[name], ("patch", f"{name}_band", "y", "x")
+        spec, dimensions = specs[name], ("patch", f"{name}_band", *spatial(specs[name].shape[-1], most))
         _check(spec.dimensions == dimensions, name, f"expected the dimensions {', '.join(dimensions)}")
         size, slots, tile = spec.shape[-1], specs[HEADERS].chunks[0], spec.inner[-1] if spec.inner else 0
         shape = patches, spec.shape[1], size, size
@@ -110,6 +112,7 @@ def _agree(facts: Mapping[str, Any], specs: Mapping[str, ArraySpec]) -> None:
         _check(len(bands) == spec.shape[1], f"cube.modalities.{name}", f"expected the names of {spec.shape[1]} bands")
         _check(spec.chunks == (slots, *shape[1:]), name, f"expected shards of {slots:,} patches")
         _check(spec.inner == (1, spec.shape[1], tile, tile), name, "expected square tiles with every band")
+        _check(tile * most == facts["tile"] * size, name, f"expected tiles of the ground of {facts['tile']} of {most} pixels")
 
 
 def _object(holder: Mapping[str, Any], name: str, where: Where) -> dict[str, Any]:

@@ -123,8 +123,8 @@ class Source:
 
     @property
     def size(self) -> int:
-        """Side of a patch in pixels."""
-        return self.specs[next(iter(self.modalities))].shape[-1]
+        """Side of a patch in pixels, of the modality that has the most."""
+        return max(self.specs[name].shape[-1] for name in self.modalities)
 
     def value(self, name: str) -> Array:
         """Return a whole small array, read once."""

@@ -234,7 +234,8 @@ def _colored(values: xr.DataArray) -> xr.DataArray:
 def _draw(panel: Any, picture: _Picture) -> None:
     """Draw one picture between its edges in the units of its coordinates."""
     pixels = picture.pixels
-    x, y = (pixels[axis].values if axis in pixels.coords else np.arange(pixels.sizes[axis]) + 0.5 for axis in ("x", "y"))
+    axes = [str(axis) for axis in pixels.dims if str(axis).partition("_")[0] in "xy"][::-1]
+    x, y = (pixels[axis].values if axis in pixels.coords else np.arange(pixels.sizes[axis]) + 0.5 for axis in axes)
     half = [(axis[1] - axis[0]) / 2 if len(axis) > 1 else 0.5 for axis in (x, y)]
     edges = x[0] - half[0], x[-1] + half[0], y[-1] + half[1], y[0] - half[1]
     panel.imshow(np.nan_to_num(pixels.values, nan=1.0), extent=edges, interpolation="nearest")
@@ -242,8 +243,8 @@ def _draw(panel: Any, picture: _Picture) -> None:
     panel.ticklabel_format(useOffset=False, style="plain")
     panel.tick_params(labelsize="x-small")
     panel.locator_params(nbins=4)
-    panel.set_xlabel(_label(pixels, "x"), fontsize="x-small")
-    panel.set_ylabel(_label(pixels, "y"), fontsize="x-small")
+    panel.set_xlabel(_label(pixels, axes[0]), fontsize="x-small")
+    panel.set_ylabel(_label(pixels, axes[1]), fontsize="x-small")
 
 
 def _label(pixels: xr.DataArray, axis: str) -> str:

@@ -7,7 +7,7 @@ other is not known.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -46,10 +46,26 @@ class Placements:
     affine: tuple[float, float, float, float, float, float] | None = None
     """Affine of part 0 at its upper left corner, as in the label ``transform``; None where it was rebuilt."""
 
+    def resampled(self, side: int, of: int) -> Placements:
+        """Return the places in pixels of images of ``side`` pixels, where these are of images of ``of``."""
+        if side == of:
+            return self
+        affine = self.affine
+        if affine is not None:
+            a, b, c, d, e, f = affine
+            affine = (a * of / side, b * of / side, c, d * of / side, e * of / side, f)
+        return replace(self, top=self.top * side // of, left=self.left * side // of, affine=affine)
+
     @property
     def parts(self) -> int:
         """How many parts there are."""
         return int(self.part.max(initial=-1)) + 1
+
+
+def patch_side(cube: xr.Dataset) -> int:
+    """Return the side of a patch in pixels, of the modality that has the most."""
+    facts = cube.attrs["cube"]
+    return int(facts["size"]) if "size" in facts else int(cube.sizes["x"])  # cubes of earlier versions have one size alone
 
 
 def placements(cube: xr.Dataset, rows: Iterable[int]) -> Placements:
@@ -138,7 +154,8 @@ def _contents(cube: xr.Dataset, name: str, rows: Ints, tile: int) -> _Contents:
     """Compare the tiles of one modality."""
     modalities = list(cube.attrs["cube"]["modalities"])
     present = cube["present"].values[rows, modalities.index(name)]
-    across = cube.sizes["x"] // tile
+    across = patch_side(cube) // tile
+    tile = cube[name].shape[-1] // across
     content, varied = np.full((len(rows), across, across), -1, np.int64), np.zeros((len(rows), across, across), bool)
     numbers: dict[bytes, int] = {}
     for start in range(0, len(rows), _AT_ONCE):

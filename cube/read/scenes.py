@@ -57,18 +57,20 @@ def open_scene(
     where = placements(cube, rows)
     placed = where.part == 0
     present = cube["present"].values[rows]
-    size, tile = cube.sizes["x"], int(cube.attrs["cube"]["tile"])
-    shape = int(where.top[placed].max()) + size, int(where.left[placed].max()) + size
-    raster = cube.drop_dims("patch").assign_coords({**_axes(where, shape), "season": season, "scene": scene})
-    covers = []
+    raster = cube.drop_dims("patch").assign_coords({"season": season, "scene": scene})
+    covers: dict[tuple[str, str], list[NDArray[np.bool_]]] = {}
     for name in source.modalities:
-        kind = list(cube["modality"].values).index(name)
-        layers = _layers(where, placed & present[:, kind], size, tile)
+        kind, layout, axes = list(cube["modality"].values).index(name), source.reader(name).layout, _spatial(cube[name])
+        scaled = where.resampled(layout.size, source.size)
+        shape = int(scaled.top[placed].max()) + layout.size, int(scaled.left[placed].max()) + layout.size
+        layers = _layers(scaled, placed & present[:, kind], layout.size, layout.tile)
         variable = _variable(cube[name], _Raster(source.reader(name), tuple(layers), shape))
-        covers.append(_covered(layers, shape, tile))
-        raster = raster.assign({name: variable}).assign_coords({f"{name}_covered": (("y", "x"), covers[-1])})
-    said = {"long_name": "whether every modality has pixels here"}
-    raster = raster.assign_coords(covered=(("y", "x"), np.logical_and.reduce(covers), said))
+        covers.setdefault(axes, []).append(_covered(layers, shape, layout.tile))
+        raster = raster.assign({name: variable}).assign_coords(_axes(scaled, shape, axes))
+        raster = raster.assign_coords({f"{name}_covered": (axes, covers[axes][-1])})
+    said = {"long_name": "whether every modality of this size has pixels here"}
+    whole = {f"covered{axes[0][1:]}": (axes, np.logical_and.reduce(of), said) for axes, of in covers.items()}
+    raster = raster.assign_coords(whole)
     facts = {"patches": len(rows), "patches_placed": int(placed.sum()), "parts": where.parts}
     left_out = cube["patch"].values[rows[~placed]].tolist()
     kept = {key: cube.attrs[key] for key in ("title", "Conventions", "cube") if key in cube.attrs}
@@ -91,7 +93,10 @@ def open_patch(url: str, patch_id: str, *, storage_options: Options = None, expe
             f"{url} has no patch {patch_id!r}; nearest are {', '.join(_nearest(patch_id, cube['patch'].values))}"
         )
     where = placements(cube, found) if "transform" in cube.coords else _alone(found)
-    patch = cube.isel(patch=int(found[0])).assign_coords(_axes(where, (cube.sizes["y"], cube.sizes["x"])))
+    patch = cube.isel(patch=int(found[0]))
+    for name in patch.data_vars:
+        height, width = patch[name].shape[-2:]
+        patch = patch.assign_coords(_axes(where.resampled(height, source.size), (height, width), _spatial(patch[name])))
     for name in patch.data_vars:
         patch[name].encoding = _encoding(patch)
         patch[name].attrs["nodata"] = source.reader(str(name)).fill
@@ -130,25 +135,34 @@ def _alone(rows: Ints) -> Placements:
     return Placements(rows=rows, top=zero, left=zero, part=zero)
 
 
-def _axes(where: Placements, shape: tuple[int, int]) -> dict[str, Any]:
-    """Return ``x``, ``y`` and, where the CRS is known, ``spatial_ref``."""
+def _spatial(pixels: xr.DataArray) -> tuple[str, str]:
+    """Return the names of rows and columns: ``y`` and ``x``, or such as ``y_60`` for images of fewer pixels than others."""
+    return str(pixels.dims[-2]), str(pixels.dims[-1])
+
+
+def _axes(where: Placements, shape: tuple[int, int], names: tuple[str, str]) -> dict[str, Any]:
+    """Return the coordinates of rows and columns and, where the CRS is known, ``spatial_ref``."""
+    vertical, horizontal = names
     rows, columns = np.arange(shape[0]) + 0.5, np.arange(shape[1]) + 0.5
     if where.affine is None:
         return {
-            "x": ("x", columns, {"axis": "X", "long_name": "pixels from the left edge"}),
-            "y": ("y", rows, {"axis": "Y", "long_name": "pixels from the upper edge"}),
+            horizontal: (horizontal, columns, {"axis": "X", "long_name": "pixels from the left edge"}),
+            vertical: (vertical, rows, {"axis": "Y", "long_name": "pixels from the upper edge"}),
         }
     a, b, c, d, e, f = where.affine
     if b or d:
         raise RequestError(f"the affine {where.affine} is rotated, so its pixels have no x and y of their own")
     if not (where.epsg or where.wkt):
-        return {"x": ("x", a * columns + c, {"axis": "X"}), "y": ("y", e * rows + f, {"axis": "Y"})}
+        return {
+            horizontal: (horizontal, a * columns + c, {"axis": "X"}),
+            vertical: (vertical, e * rows + f, {"axis": "Y"}),
+        }
     crs = known_crs(where.wkt or where.epsg)
     axes = {axis["axis"]: axis for axis in crs.cs_to_cf()}
     facts = {**crs.to_cf(), "spatial_ref": crs.to_wkt()}
     return {
-        "x": ("x", a * columns + c, axes["X"]),
-        "y": ("y", e * rows + f, axes["Y"]),
+        horizontal: (horizontal, a * columns + c, axes["X"]),
+        vertical: (vertical, e * rows + f, axes["Y"]),
         "spatial_ref": ((), np.int32(0), facts),
     }
 

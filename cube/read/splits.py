@@ -9,7 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cube.errors import RequestError
-from cube.read.placements import placements
+from cube.read.placements import patch_side, placements
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +46,7 @@ def split_leaks(cube: xr.Dataset, label: str = "split") -> list[Leak]:
 
 def _of_scene(cube: xr.Dataset, rows: NDArray[np.int64], splits: NDArray[np.str_]) -> list[Leak]:
     placed = placements(cube, rows)
-    tile, size = int(cube.attrs["cube"]["tile"]), cube.sizes["y"]
+    tile, size = int(cube.attrs["cube"]["tile"]), patch_side(cube)
     ground: dict[tuple[int, int, int], set[int]] = {}
     for row, top, left, part in zip(placed.rows, placed.top, placed.left, placed.part, strict=True):
         for y in range(int(top) // tile, -(-(int(top) + size) // tile)):

@@ -58,6 +58,17 @@ class Source(Section):
         return value
 
 
+class Aliases(Section):
+    """A table beside the images that says which patch is meant by another id."""
+
+    table: str
+    """Its path in the source, CSV or Parquet."""
+    key: str
+    """Column of the other ids, made of the pattern's groups as ``patch.id`` says."""
+    column: str
+    """Column of the ids that the cube has."""
+
+
 class Patch(Section):
     """What one patch is."""
 
@@ -66,7 +77,9 @@ class Patch(Section):
     id_length: Annotated[int, Field(ge=4, le=128)]
     """Room for an id in characters; fixed, so that a cube can grow."""
     size: Annotated[int, Field(ge=1, le=8192)]
-    """Height and width in pixels."""
+    """Height and width in pixels, of the modality with the most."""
+    aliases: Aliases | None = None
+    """What some files call a patch otherwise."""
 
 
 class Season(Section):
@@ -148,13 +161,24 @@ class Band(Section):
     description: str | None = None
     legend: str | None = None
     """Name of a legend, for bands of classes."""
+    token: str | None = None
+    """How file names spell it, where each band is a file; its name where None."""
+
+    @property
+    def spelled(self) -> str:
+        """How file names spell it."""
+        return self.name if self.token is None else self.token
 
 
 class Modality(Section):
-    """One kind of image that every patch has: one file per patch, one array in the cube."""
+    """One kind of image that every patch has: one file per patch, or one for each band, and one array in the cube."""
 
-    token: str
-    """How file names spell it."""
+    token: str = ""
+    """How file names spell it; needless where the pattern's group ``band`` tells it."""
+    one_file_per_band: bool = False
+    """Whether each band is a file of its own, told by the pattern's group ``band``."""
+    size: Annotated[int, Field(ge=1, le=8192)] | None = None
+    """Height and width in pixels; those of the patch where None."""
     title: str
     dtype: Dtype
     fill: int | Annotated[float, Field(allow_inf_nan=True)] | Literal["nan"]
@@ -258,37 +282,3 @@ class Layout(Section):
                         "and -bit for bit shuffle, such as zstd-3 or lz4-5-bit"
                     )
         return value
-
-
-class DemoScene(Section):
-    """One made scene."""
-
-    season: str
-    scene: Count
-    epsg: Annotated[int, Field(ge=1024, lt=32767)]
-    x: float
-    y: float
-    """Upper left corner of the first patch, in CRS units."""
-    missing: tuple[Count, ...] = ()
-    """Patch numbers left out."""
-
-
-class DemoFile(Section):
-    """One file of the made data set."""
-
-    season: str
-    scene: Count
-    patch: Count
-    modality: str
-
-
-class Demo(Section):
-    """The data set that ``cube demo`` makes."""
-
-    rows: Annotated[int, Field(ge=1, le=1024)]
-    columns: Annotated[int, Field(ge=1, le=1024)]
-    grid_width: Annotated[int, Field(ge=1, lt=2**20)]
-    """Patches in a row of the numbering."""
-    scenes: Annotated[tuple[DemoScene, ...], Field(min_length=1)]
-    broken: DemoFile
-    """The file that is cut off in the middle."""

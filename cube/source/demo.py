@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pyproj import CRS
 
+from cube.recipes.made import Demo, DemoFile, DemoScene
 from cube.recipes.recipe import Recipe, read_recipe
-from cube.recipes.sections import Demo, DemoFile, DemoScene, Modality
+from cube.recipes.sections import Modality
 
 _PIXEL = 10.0
 """Metres."""

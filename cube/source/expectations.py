@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +29,13 @@ class Expectation:
     bands: int
     georeferenced: bool
     """Whether a file must carry a CRS and a transform."""
+    files: int = 1
+    """Files of one image: as many as bands where each is a file of its own."""
+
+    @property
+    def of_file(self) -> Expectation:
+        """What each file of an image must be."""
+        return self if self.files == 1 else replace(self, bands=self.bands // self.files, files=1)
 
     @property
     def pixel_bytes(self) -> int:
@@ -83,9 +90,10 @@ def expectations(recipe: Recipe) -> dict[str, Expectation]:
     return {
         name: Expectation(
             dtype=modality.dtype,
-            size=recipe.patch.size,
+            size=recipe.side(name),
             bands=len(modality.bands),
             georeferenced=recipe.source.georeference == "file",
+            files=len(modality.bands) if modality.one_file_per_band else 1,
         )
         for name, modality in recipe.modalities.items()
     }

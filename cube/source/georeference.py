@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from pyproj import CRS
@@ -36,6 +36,13 @@ class Georeference:
         a, b, x, d, e, y = self.transform
         crs = f"EPSG:{self.epsg}" if self.epsg else CRS.from_wkt(self.wkt).name if self.wkt else "no CRS"
         return f"{crs} at ({x!r}, {y!r}), pixels of {a!r} × {e!r}{f', turned by {b!r}, {d!r}' if b or d else ''}"
+
+    def resampled(self, side: int, of: int) -> Georeference:
+        """Return the place of the same image, of ``side`` pixels, were it of ``of`` pixels."""
+        if side == of:
+            return self
+        a, b, x, d, e, y = self.transform
+        return replace(self, transform=(a * side / of, b * side / of, x, d * side / of, e * side / of, y))
 
     def agrees(self, other: Georeference | None) -> bool:
         """Tell whether two places are the same; definitions may be worded in two ways."""

@@ -17,7 +17,7 @@ from cube.source.labels import labels_of
 from cube.source.names import Names
 from cube.source.rasters import read_raster
 from cube.source.rejected import Rejected
-from cube.source.tables import beside
+from cube.source.tables import aliases, beside
 from cube.store.protocol import Entry
 
 _HELD = 100
@@ -87,16 +87,17 @@ def inspect(recipe: Recipe, source: str, options: Mapping[str, Any] | None = Non
         else:
             found.strange += 1
             found.unknown += [path] if found.strange <= _STRANGE else []
-    seasons = list(recipe.seasons)
+    seasons, otherwise = list(recipe.seasons), aliases(recipe, files)
     kept = {kind: _first(items, count) for kind, items in kept.items()}
     for kind, (entry, groups) in _in_turn(kept)[:count]:
         trouble, labels = _trouble(recipe, kind, entry, groups, files)
         days = [name for name in labels if recipe.labels[name].type == "date"]
+        spelled = recipe.patch.id.format(**groups)
         example = Example(
             path=entry.key,
             modality=kind,
             season=seasons[names.seasons[groups["season"]]],
-            patch=recipe.patch.id.format(**groups),
+            patch=otherwise.get(spelled, spelled),
             groups={name: text for name, text in groups.items() if text},
             labels=labels | {name: (EPOCH + timedelta(days=labels[name])).isoformat() for name in days},
             trouble=trouble,
@@ -122,7 +123,7 @@ def _trouble(recipe: Recipe, kind: str, entry: Entry, groups: dict[str, str], fi
         labels = labels_of(recipe, groups)
     except ValueError as error:
         return f"unknown label: {error}", {}
-    expectation = expectations(recipe)[kind]
+    expectation = expectations(recipe)[kind].of_file
     (data,) = files.part([entry.key]).read_listed([entry])
     try:
         if isinstance(data, OSError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from cube.source.files import Source, open_source
 from cube.source.rejected import Rejected
+from cube.source.stacks import joined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +33,13 @@ class Inventory:
     number: NDArray[np.int32]
     """Patch number, as the file names say it."""
     path: NDArray[Any]
-    """(patch, modality) paths relative to the source; empty where the file is missing."""
+    """(patch, file) paths relative to the source; empty where the file is missing."""
     size: NDArray[np.int64]
-    """(patch, modality) bytes; -1 where the file is missing."""
+    """(patch, file) bytes; -1 where the file is missing."""
     stamp: NDArray[Any]
-    """(patch, modality) what changes when a file is written anew; decides no byte of a cube."""
+    """(patch, file) what changes when a file is written anew; decides no byte of a cube."""
+    bands: tuple[tuple[str, str], ...] = ()
+    """(file): modality, and band where each is a file of its own; one file of each modality where empty."""
     labels: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """Label of the recipe → (patch) its values; dates are days since 1970."""
     found: Mapping[str, tuple[int, int]]
@@ -55,6 +59,35 @@ class Inventory:
     def opened(self) -> Source:
         """What reads the files."""
         return open_source(self.source) if self.files is None else self.files
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """(file): what it holds, such as ``s2``, or ``s2 B04``."""
+        return tuple(f"{name} {band}".rstrip() for name, band in self.bands) or self.modalities
+
+    @property
+    def spans(self) -> list[slice]:
+        """(modality): its files."""
+        if not self.bands:
+            return [slice(place, place + 1) for place in range(len(self.modalities))]
+        counts = Counter(name for name, _ in self.bands)
+        ends = np.cumsum([counts[name] for name in self.modalities]).tolist()
+        return [slice(end - counts[name], end) for name, end in zip(self.modalities, ends, strict=True)]
+
+    @property
+    def has(self) -> NDArray[np.bool_]:
+        """(patch, modality): whether there are all files of the image."""
+        return np.stack([(self.size[:, span] >= 0).all(axis=1) for span in self.spans], axis=1)
+
+    @cached_property
+    def images(self) -> NDArray[Any]:
+        """(patch, modality): paths of the images; those of one file per band as :mod:`cube.source.stacks` joins them."""
+        if not self.bands:
+            return self.path
+        found = np.full((len(self), len(self.modalities)), "", object)
+        for row, place in np.argwhere(self.has).tolist():
+            found[row, place] = joined(self.path[row, self.spans[place]].tolist())
+        return found
 
     @property
     def complete(self) -> NDArray[np.bool_]:
@@ -77,14 +110,19 @@ class Inventory:
         return replace(self, rejected=tuple(sorted({*self.rejected, *more}, key=lambda item: (item.path, item.reason))))
 
     def without_files(self, bad: Mapping[tuple[int, int], Rejected]) -> Inventory:
-        """Return the inventory without some files, each given as (row, modality) and its rejection."""
+        """Return the inventory without some files, each given as (row, file) and its rejection.
+
+        Other bands of an image go with it.
+        """
         path, size, stamp = self.path.copy(), self.size.copy(), self.stamp.copy()
-        for place in bad:
-            path[place], size[place], stamp[place] = "", -1, ""
+        spans = self.spans
+        for row, column in bad:
+            span = next(span for span in spans if span.start <= column < span.stop)
+            path[row, span], size[row, span], stamp[row, span] = "", -1, ""
         return replace(self, path=path, size=size, stamp=stamp).reject(list(bad.values()))
 
     def parquet(self) -> bytes:
-        """Return one row per patch as a Parquet file: id, season, scene, number, and path and bytes by modality."""
+        """Return one row per patch as a Parquet file: id, season, scene, number, and path and bytes of each file."""
         columns: dict[str, Any] = {
             "patch": self.patch.tolist(),
             "season": [self.seasons[place] for place in self.season],
@@ -92,7 +130,7 @@ class Inventory:
             "number": self.number,
         }
         columns |= {name: values.tolist() for name, values in self.labels.items()}
-        for place, name in enumerate(self.modalities):
+        for place, name in enumerate(name.replace(" ", "_") for name in self.columns):
             columns[f"{name}_path"] = self.path[:, place].tolist()
             columns[f"{name}_bytes"] = self.size[:, place]
         sink = pa.BufferOutputStream()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from functools import partial
 from typing import Any
@@ -31,10 +31,14 @@ class Names:
         self._whole = recipe.source.match == "path"
         self.recipe = recipe
         self.seasons = {season.token: place for place, season in enumerate(recipe.seasons.values())}
-        self.modalities = {modality.token: place for place, modality in enumerate(recipe.modalities.values())}
+        self.modalities = {item.token or name: place for place, (name, item) in enumerate(recipe.modalities.items())}
         groups = compiled(recipe.source.pattern).groupindex
         only = {"season": next(iter(self.seasons)), "modality": next(iter(self.modalities))}
         self._fixed = {name: token for name, token in only.items() if name not in groups}
+        self._by_band = {} if "modality" in groups else _modalities_by_band(recipe)
+        tokens = {name: item.token or name for name, item in recipe.modalities.items()}
+        self._columns = {(tokens[name], band and band.spelled): place for place, (name, band) in enumerate(recipe.files)}
+        self._of_bands = {tokens[name] for name, item in recipe.modalities.items() if item.one_file_per_band}
 
     def read(self, key: str) -> dict[str, str] | None:
         """Return the groups of a file's name, or path; None for one that the recipe does not know."""
@@ -42,7 +46,16 @@ class Names:
         if match is None:
             return None
         groups = {**self._fixed, **{name: value for name, value in match.groupdict().items() if value is not None}}
+        if (modality := self._by_band.get(groups.get("band", ""))) is not None:
+            groups["modality"] = modality
         return groups if self._known(groups) else None
+
+    def column(self, groups: Mapping[str, str]) -> int:
+        """Return which of the files of a patch this is, by the groups of its name."""
+        return self._columns[groups["modality"], self._band(groups)]
+
+    def _band(self, groups: Mapping[str, str]) -> str | None:
+        return groups.get("band") if groups["modality"] in self._of_bands else None
 
     def _names(self, key: str) -> Iterator[str]:
         """Yield what a pattern may mean of a path: the name, or the path without none, one and more of its first folders."""
@@ -62,7 +75,8 @@ class Names:
         """Tell whether the recipe names a file as not being data, or it is of a modality that is not wanted."""
         if self.recipe.source.left_out:
             match = next(filter(None, map(self._match, self._names(key))), None)
-            if match and match.groupdict().get("modality") in self.recipe.source.left_out:
+            groups = match.groupdict() if match else {}
+            if {groups.get("modality"), groups.get("band")} & set(self.recipe.source.left_out):
                 return True
         return any(fnmatch(key, pattern) for pattern in self.recipe.source.ignore)
 
@@ -80,8 +94,15 @@ class Names:
     def _known(self, groups: dict[str, str]) -> bool:
         if groups["season"] not in self.seasons or groups["modality"] not in self.modalities:
             return False
+        if (groups["modality"], self._band(groups)) not in self._columns:
+            return False
         numbers = [groups[name] for name in ("scene", "patch") if name in groups]
         return all(text.isdecimal() and int(text) <= LARGEST for text in numbers)
+
+
+def _modalities_by_band(recipe: Recipe) -> dict[str, str]:
+    """Return which modality each band is of, as names spell both, where bands alone tell them apart."""
+    return {band.spelled: recipe.modalities[name].token or name for name, band in recipe.files if band is not None}
 
 
 def _spellings(name: str) -> Iterator[str]:

@@ -22,12 +22,24 @@ from cube.source.rejected import Rejected
 
 _MOST = 2**30
 """Bytes of the largest table or list that is read."""
+_BETWEEN = "; "
+"""What stands between the values of a list."""
 
 
 def beside(recipe: Recipe) -> set[str]:
     """Return the paths of the files that labels come from."""
     tables = {label.table for label in recipe.labels.values() if label.table}
+    tables |= {recipe.patch.aliases.table} if recipe.patch.aliases else set()
     return tables | {path for label in recipe.labels.values() for path in label.lists.values()}
+
+
+def aliases(recipe: Recipe, files: Source) -> Mapping[str, str]:
+    """Return what some files call a patch → its id, as the recipe's table tells it.
+
+    Raises ``RequestError`` if the table is not there, cannot be read, or has no such column.
+    """
+    told = recipe.patch.aliases
+    return _columns(files, told.table, (told.key, told.column), "the id of a patch") if told else {}
 
 
 def with_tables(recipe: Recipe, inventory: Inventory, files: Source) -> Inventory:
@@ -74,19 +86,32 @@ def _told(name: str, label: Label, files: Source) -> Mapping[str, str]:
     """Return what a table or lists tell: patch, as it is called there → value, as it is spelled there."""
     if label.lists:
         return {key: value for value, path in label.lists.items() for key in _read(files, path).decode("utf-8-sig").split()}
-    data, wanted = _read(files, label.table), [label.key, label.column or name]
+    return _columns(files, label.table, (label.key, label.column or name), f"the label {name!r}")
+
+
+def _columns(files: Source, path: str, wanted: tuple[str, str], what: str) -> Mapping[str, str]:
+    """Return the texts of a column of a table by those of another; rows that lack one are left out."""
+    data = _read(files, path)
     try:
-        if label.table.lower().endswith(".parquet"):
-            table = pq.read_table(io.BytesIO(data), columns=wanted)
+        if path.lower().endswith(".parquet"):
+            table = pq.read_table(io.BytesIO(data), columns=list(dict.fromkeys(wanted)))
         else:
-            texts = pc.ConvertOptions(include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string()))
+            texts = pc.ConvertOptions(include_columns=list(wanted), column_types=dict.fromkeys(wanted, pa.string()))
             table = pc.read_csv(io.BytesIO(data), convert_options=texts)
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        raise RequestError(f"{label.table}: cannot be read: {str(error).splitlines()[0]}") from None
+        raise RequestError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
     if missing := [column for column in wanted if column not in table.column_names]:
-        raise RequestError(f"{label.table}: has no column {missing[0]!r}, which the label {name!r} comes from")
-    keys, values = (table[column].cast(pa.string()).to_pylist() for column in wanted)
+        raise RequestError(f"{path}: has no column {missing[0]!r}, which {what} comes from")
+    keys, values = (_texts(table[column]) for column in wanted)
     return {key: value for key, value in zip(keys, values, strict=True) if key and value not in (None, "")}
+
+
+def _texts(column: pa.ChunkedArray) -> list[str | None]:
+    """Return the values of a column as texts; those of a list one after another, with semicolons."""
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        return [None if values is None else _BETWEEN.join(map(str, values)) for values in column.to_pylist()]
+    texts: list[str | None] = column.cast(pa.string()).to_pylist()
+    return texts
 
 
 def _read(files: Source, path: str) -> bytes:

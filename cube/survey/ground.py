@@ -32,6 +32,8 @@ class GroundSlice:
     """(patch): pixels from the upper left corner of the scene's picture."""
     owned: NDArray[np.bool_]
     """(patch, modality, place): whether this tile of this patch is the one that counts."""
+    side: int
+    """Pixels along a side of a patch, of which those above are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,9 @@ class Ground:
     def take(self, rows: slice) -> GroundSlice:
         """Return what is known of some patches."""
         all_of = self.patches
-        return GroundSlice(all_of.scene[rows], all_of.grounded[rows], all_of.top[rows], all_of.left[rows], all_of.owned[rows])
+        return GroundSlice(
+            all_of.scene[rows], all_of.grounded[rows], all_of.top[rows], all_of.left[rows], all_of.owned[rows], all_of.side
+        )
 
 
 def find_ground(labels: Mapping[str, NDArray[Any]], *, size: int, tile: int) -> Ground:
@@ -80,7 +84,7 @@ def find_ground(labels: Mapping[str, NDArray[Any]], *, size: int, tile: int) -> 
     for kind in range(owned.shape[1]):
         rows = np.flatnonzero(by_patch & labels["present"][:, kind])
         owned[rows, kind] = _first(scene[rows], corner[rows] // tile, size // tile)
-    patches = GroundSlice(scene, by_patch, corner[:, 0], corner[:, 1], owned)
+    patches = GroundSlice(scene, by_patch, corner[:, 0], corner[:, 1], owned, size)
     return Ground(scenes=scenes, grounded=grounded, drawn=drawn, shape=shape, patches=patches)
 
 

@@ -71,8 +71,8 @@ class Survey:
     """By legend, in the recipe's order; only legends that a band has."""
     overviews: Mapping[Key, Mapping[str, bytes]]
     """Scene → modality → PNG, 0 transparent."""
-    reduction: int
-    """Pixels along one side that one pixel of an overview stands for."""
+    reduction: Mapping[str, int]
+    """Modality → its pixels along one side that one pixel of an overview stands for."""
 
     def document(self) -> dict[str, Any]:
         """Return the figures as plain data, without pictures and patches."""

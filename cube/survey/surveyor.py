@@ -69,7 +69,7 @@ class Surveyor:
 
     def prepare(self, labels: Mapping[str, Array], layouts: Mapping[str, TileLayout]) -> None:
         """Find the ground of all scenes."""
-        layout = next(iter(layouts.values()))
+        layout = max(layouts.values(), key=lambda layout: layout.size)
         self._ground = find_ground(labels, size=layout.size, tile=layout.tile)
         self._layouts, self._present = layouts, labels["present"]
         scene = self._ground.patches.scene
@@ -106,7 +106,7 @@ class Surveyor:
             tiles={name: (fold.used, fold.stored) for name, fold in folded.items()},
             patch_classes=self._patch_classes(folded),
             overviews={ground.scenes[number]: of for number, of in pictures.items()},
-            reduction=reduction(next(iter(self._layouts.values())).tile),
+            reduction={name: reduction(layout.tile) for name, layout in self._layouts.items()},
         )
 
     def _paste(self, name: str, tally: Tally) -> None:
@@ -117,7 +117,9 @@ class Surveyor:
     def _picture(self, scene: int, name: str) -> NDArray[np.uint8]:
         if (scene, name) not in self._pictures:
             assert self._ground is not None
-            height, width = -(-self._ground.shape[scene] // reduction(self._layouts[name].tile))
+            layout = self._layouts[name]
+            pixels = self._ground.shape[scene] * layout.size // self._ground.patches.side
+            height, width = -(-pixels // reduction(layout.tile))
             shape = max(1, height), max(1, width), len(self.jobs[name].drawn)
             self._pictures[scene, name] = np.zeros(shape, np.uint8)
         return self._pictures[scene, name]

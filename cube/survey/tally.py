@@ -139,9 +139,9 @@ class ShardTally:
     def _uses(self) -> Array:
         tile, across = self._layout.tile, self._layout.across
         slot, place = np.nonzero(self._owned)
-        ground, factor = self._ground, reduction(tile)
-        row = (ground.top[slot] + place // across * tile) // factor
-        column = (ground.left[slot] + place % across * tile) // factor
+        ground, factor, side = self._ground, reduction(tile), self._layout.size
+        row = (ground.top[slot] * side // ground.side + place // across * tile) // factor
+        column = (ground.left[slot] * side // ground.side + place % across * tile) // factor
         return np.stack([self._tile[slot, place], ground.scene[slot], row, column], axis=1).astype(np.int32)
 
 

@@ -67,7 +67,8 @@ class Batches:
         if not isinstance(self.shuffle, (bool, Shuffle)):
             raise RequestError(f"shuffle is {self.shuffle!r}: expected True, False or a Shuffle")
         require_dtypes(self.dtypes)
-        require_stack(self.stack, self.samples.modalities)
+        sides = {name: reader.layout.size for name, reader in self.samples.readers.items()} if self.stack else {}
+        require_stack(self.stack, self.samples.modalities, sides)
         named = {*self.dtypes, *(name for names in self.stack.values() for name in names)}
         if unknown := sorted(named - set(self.samples.modalities)):
             raise RequestError(f"{unknown} are named, but not read; expected {', '.join(self.samples.modalities)}")

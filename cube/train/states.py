@@ -33,13 +33,20 @@ def require_positions(name: str, values: Any) -> NDArray[np.int64]:
     return array.astype(np.int64)
 
 
-def require_stack(stack: Any, modalities: Iterable[str]) -> None:
-    """Raise ``RequestError`` unless a stack names, under names of their own, modalities that are each joined once."""
+def require_stack(stack: Any, modalities: Iterable[str], sides: Mapping[str, int]) -> None:
+    """Raise ``RequestError`` unless a stack names, under names of their own, modalities that are each joined once.
+
+    ``sides`` is modality → side of its images in pixels, which must be equal for those that are joined.
+    """
     if not isinstance(stack, Mapping) or not all(isinstance(names, (list, tuple)) and names for names in stack.values()):
         raise RequestError(f"stack is {stack!r}: expected name → modalities, such as {{'image': ['s1', 's2']}}")
     joined = [name for names in stack.values() for name in names]
     if twice := sorted({name for name in joined if joined.count(name) > 1}):
         raise RequestError(f"stack joins {', '.join(twice)} more than once: expected each modality once")
+    for names in stack.values():
+        if len({sides[name] for name in names if name in sides}) > 1:
+            seen = ", ".join(f"{name} has {sides[name]}" for name in names if name in sides)
+            raise RequestError(f"stack joins images of several sizes ({seen} pixels): ask for them one by one, and resample")
     taken = {"patch", "present", *modalities} - set(joined)
     if clash := sorted(taken & set(stack)):
         raise RequestError(f"stack names {', '.join(clash)}, which a batch has already: choose another name")

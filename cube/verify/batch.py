@@ -9,27 +9,23 @@ from functools import partial
 import numpy as np
 from blake3 import blake3
 
-from cube.errors import CorruptError, RejectedFile
+from cube.errors import CorruptError
 from cube.format.arrays import chunk_key, decode_chunk
-from cube.format.originals import BYTES, header_keys, kept
+from cube.format.originals import header_keys
 from cube.format.tiles import (
     ABSENT,
     Counts,
     TileLayout,
     count_pixels,
-    cut_tiles,
     decode_tile,
     patch_digest,
     read_index,
     tile_digest,
 )
-from cube.source.expectations import Expectation
-from cube.source.files import Source
-from cube.source.georeference import Georeference
-from cube.source.rasters import Raster, read_raster
 from cube.store.failures import undamaged
 from cube.survey.tally import ShardTally, Tally
 from cube.verify.report import Finding
+from cube.verify.sources import SourceCheck
 from cube.verify.tasks import Array, Examination, Slice
 
 _SEGMENT = 16 * 2**20
@@ -60,7 +56,10 @@ def examine_batch(examination: Examination, labels: Slice, sizes: Mapping[str, i
         check.shard(place, name)
     check.headers()
     if examination.source is not None:
-        check.sources(examination.source)
+        sources = SourceCheck(examination, labels, check.header_chunk)
+        sources.check(examination.source)
+        check.findings += sources.findings
+        check.files = sources.files
     return Outcome(
         index=labels.index,
         patches=len(labels.patch),
@@ -228,63 +227,6 @@ class _BatchCheck:
             if wrong or chunk[slot, place, size:].any():
                 self.found("originals", f"{labels.patch[slot]} in {key}", "its header does not match its digest")
 
-    def sources(self, source: Source) -> None:
-        """Check pixels, headers and places against the source files."""
-        for slot in range(len(self.labels.patch)):
-            wanted = np.flatnonzero(self.labels.present[slot])
-            paths = [str(self.labels.path[slot, place]) for place in wanted]
-            most = max(self._expected(int(place)).file_bytes for place in range(len(self.examination.layouts)))
-            for place, path, data in zip(wanted, paths, source.read_many(paths, most), strict=True):
-                before = len(self.findings), self.files
-                self._source(slot, int(place), path, data)
-                if len(self.findings) > before[0] and not isinstance(data, OSError):
-                    del self.findings[before[0] :]  # it may have been damaged only on its way
-                    self.files = before[1]
-                    self._source(slot, int(place), path, next(source.read_many([path], most)))
-
-    def _source(self, slot: int, place: int, path: str, data: bytes | OSError) -> None:
-        try:
-            if isinstance(data, OSError):
-                raise data
-            self._file(slot, place, path, data, read_raster(data, self._expected(place)))
-            self.files += 1
-        except (RejectedFile, OSError) as error:
-            self.found("source", f"{self.labels.patch[slot]}: {path}", f"cannot be read: {error}")
-
-    def _expected(self, place: int) -> Expectation:
-        layout = list(self.examination.layouts.values())[place]
-        dtype = np.dtype(layout.dtype).name
-        return Expectation(dtype=dtype, size=layout.size, bands=layout.bands, georeferenced=False)
-
-    def _file(self, slot: int, place: int, path: str, data: bytes, raster: Raster) -> None:
-        labels, where = self.labels, f"{self.labels.patch[slot]}: {path}"
-        layout = list(self.examination.layouts.values())[place]
-        shape = (layout.size, layout.size, layout.bands)
-        if raster.pixels.shape != shape or raster.pixels.dtype != np.dtype(layout.dtype):
-            self.found("source", where, f"is {raster.pixels.dtype} {raster.pixels.shape}, the cube has {layout.dtype} {shape}")
-            return
-        if pixels_of(layout, raster.pixels) != labels.digest[slot, place].tobytes():
-            self.found("source", where, "its pixels differ from the cube's")
-        stored, kind = kept(raster.header, raster.tags, raster.pixel_start)
-        header = None if self.header_chunk is None else self.header_chunk[slot, place, : len(stored)].tobytes()
-        facts = [len(stored), raster.pixel_start if kind == BYTES else -1, len(data), *([] if labels.kept is None else [kind])]
-        kept_facts = (labels.header_size, labels.pixel_start, labels.file_size, labels.kept)
-        told = [fact[slot, place] for fact in kept_facts if fact is not None]
-        known = labels.header_digest[slot, place].tobytes()
-        if stored != header or blake3(stored).digest() != known or facts != [int(value) for value in told]:
-            self.found("source", where, "its bytes that are no pixels differ from the cube's")
-        if labels.epsg is not None and labels.transform is not None:
-            place_kept = Georeference(int(labels.epsg[slot]), tuple(labels.transform[slot].tolist()), labels.wkt[slot])
-            if not place_kept.agrees(raster.georeference):
-                self.found("source", where, f"lies at {raster.georeference}, the cube says {place_kept}")
-
 
 def _said(error: CorruptError | OSError) -> str:
     return str(error) if isinstance(error, CorruptError) else f"cannot be read: {error.strerror or error}"
-
-
-def pixels_of(layout: TileLayout, pixels: Array) -> bytes:
-    """Return the digest of a patch (y, x, band)."""
-    tiles = np.empty((layout.across**2, layout.tile, layout.tile, layout.bands), layout.dtype)
-    cut_tiles(layout, pixels, tiles)
-    return patch_digest(layout.patch_key, [tile_digest(layout.tile_key, tile) for tile in tiles])

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube.format.arrays import ArraySpec
+from cube.format.layout import spatial
 
 _DECODING = {"scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned", "flag_masks", "calendar"}
 """Attributes by which readers change values. A cube has none: its pixels are what they are."""
@@ -45,6 +46,9 @@ def _modalities(
     names = list(facts["modalities"])
     if "modality" in values and values["modality"].tolist() != names:
         yield "cube.modalities", f"it names {', '.join(names)}, the array `modality` {', '.join(values['modality'].tolist())}"
+    most = max((by_path[name].shape[-1] for name in names if name in by_path), default=0)
+    if facts.get("size", most) != most:
+        yield "cube.size", f"it is {facts['size']}, the largest images have {most} pixels a side"
     for name, bands in facts["modalities"].items():
         spec, dimension = by_path.get(name), f"{name}_band"
         if spec is None or spec.inner is None:
@@ -52,9 +56,10 @@ def _modalities(
             continue
         if dimension in values and values[dimension].tolist() != list(bands):
             yield "cube.modalities", f"the bands of {name} are {', '.join(map(str, bands))}, those of `{dimension}` are others"
-        if spec.dimensions != ("patch", dimension, "y", "x") or len(bands) != spec.shape[1]:
+        if spec.dimensions != ("patch", dimension, *spatial(spec.shape[-1], most)) or len(bands) != spec.shape[1]:
             yield name, f"its dimensions are {spec.dimensions} with {spec.shape[1]} bands"
-        if spec.inner != (1, spec.shape[1], facts["tile"], facts["tile"]):
+        tile = facts["tile"] * spec.shape[-1] // max(1, most)
+        if spec.inner != (1, spec.shape[1], tile, tile):
             yield "cube.tile", f"it is {facts['tile']}, the tiles of {name} are {' × '.join(map(str, spec.inner))}"
 
 

@@ -13,6 +13,7 @@ from cube.format.arrays import ArraySpec, chunk_key
 from cube.format.originals import HEADERS, ORIGINALS, header_keys
 from cube.format.tiles import TileLayout
 from cube.source.files import Source
+from cube.source.stacks import parted
 from cube.store.protocol import Store
 from cube.survey.ground import GroundSlice
 from cube.survey.surveyor import Surveyor
@@ -61,6 +62,8 @@ class Examination:
     layouts: Mapping[str, TileLayout]
     header: ArraySpec
     source: Source | None = None
+    stacks: frozenset[str] = frozenset()
+    """Modalities of which each band is a file of its own."""
     tallied: Mapping[str, TallyJob] = field(default_factory=dict)
     """What a survey counts, by modality; nothing where none is taken."""
 
@@ -81,7 +84,10 @@ def batch_tasks(
         known = {key: sizes[key] for key in keys if key in sizes}
         source = examination.source
         if source is not None:
-            source = source.part(path for path in labels.path.ravel().tolist() if path)
+            stacks = [name in examination.stacks for name in examination.layouts]
+            columns = zip(labels.path.T.tolist(), stacks, strict=True)
+            files = (parted(path) if of_bands else [path] for column, of_bands in columns for path in column if path)
+            source = source.part(path for of_image in files for path in of_image)
         yield f"verify-{examination.cube.url}-{index}", (replace(examination, source=source), labels, known)
 
 

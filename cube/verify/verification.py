@@ -210,7 +210,7 @@ class _Verification:
     def _centres(self, values: Arrays, modalities: list[str], specs: list[ArraySpec]) -> None:
         if not {"epsg", "transform", "lon", "lat", "patch"} <= values.keys():
             return
-        size = next(spec for spec in specs if spec.path == modalities[0]).shape[-1]
+        size = max(spec.shape[-1] for spec in specs if spec.path in modalities)
         crs, definitions = numbered(values["epsg"], values.get("crs_index")), values.get("crs_wkt", np.array([], str))
         if crs.min(initial=0) < -len(definitions):
             self.found("georeference", "crs_index", f"it points beyond the {len(definitions)} definitions of crs_wkt")
@@ -237,6 +237,7 @@ class _Verification:
             layouts=layouts,
             header=by_path[HEADERS],
             source=self.source.files if self.source is not None else None,
+            stacks=frozenset(facts.get("one_file_per_band", ())),
             tallied=self.surveyor.jobs if self.surveyor is not None else {},
         )
         surveyor = self.surveyor if {"season", "scene"} <= values.keys() else None

@@ -21,8 +21,8 @@ from cube.catalog.collection import read_template
 from cube.errors import CorruptError, RecipeError, RejectedFile, RequestError
 from cube.format.target import target_of
 from cube.recipes.recipe import read_recipe
+from cube.source.pairing import pair
 from cube.source.rasters import read_raster
-from cube.source.scan import pair
 from cube.store.local import LocalStore
 from cube.store.protocol import Entry, Range
 from cube.verify.verification import verify_cube

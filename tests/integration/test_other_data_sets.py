@@ -27,7 +27,8 @@ from cube.query.search import search
 from cube.recipes.recipe import Recipe, read_recipe
 from cube.source.inventory import Inventory
 from cube.source.names import recognised
-from cube.source.scan import pair, scan
+from cube.source.pairing import pair
+from cube.source.scan import scan
 from cube.store.protocol import Entry
 
 SEED = 1970

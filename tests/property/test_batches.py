@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cube.convert.plan import make_plan
 from cube.errors import IncompleteError
 from cube.recipes.recipe import Recipe, read_recipe
-from cube.source.scan import pair
+from cube.source.pairing import pair
 from cube.store.protocol import Entry
 
 BASE = read_recipe("sen12ms")

@@ -14,7 +14,7 @@ from making import MODALITIES, Scene, source_path, write_recipe
 from cube.convert.plan import READ_AHEAD, Plan, make_plan
 from cube.errors import IncompleteError, RequestError
 from cube.recipes.recipe import Recipe, read_recipe, with_profile
-from cube.source.scan import pair
+from cube.source.pairing import pair
 from cube.store.protocol import Entry
 
 SOFTWARE = {"numcodecs": "1.0"}

@@ -16,8 +16,9 @@ from cube.cli.words import published_document, published_text
 from cube.errors import RejectedFile, RequestError
 from cube.recipes.recipe import Recipe, read_recipe
 from cube.source.inventory import Inventory
-from cube.source.rejected import Rejected
-from cube.source.scan import examine, pair, rejection, scan
+from cube.source.pairing import pair
+from cube.source.rejected import Rejected, rejection
+from cube.source.scan import examine, scan
 from cube.store.protocol import Entry
 
 ONE = Scene("spring", 7, rows=1, columns=2, first=30)

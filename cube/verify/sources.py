@@ -1,0 +1,109 @@
+"""Verifying the images of one batch against the files they came from."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from cube.errors import RejectedFile
+from cube.format.originals import BYTES, kept
+from cube.format.tiles import TileLayout, cut_tiles, patch_digest, tile_digest
+from cube.source.expectations import Expectation
+from cube.source.files import Source
+from cube.source.georeference import Georeference
+from cube.source.rasters import Raster, read_raster
+from cube.source.stacks import parted, stacked
+from cube.verify.report import Finding
+from cube.verify.tasks import Examination, Slice
+
+Array = NDArray[Any]
+
+
+class SourceCheck:
+    """Holds pixels, headers and places against the files."""
+
+    def __init__(self, examination: Examination, labels: Slice, header_chunk: Array | None) -> None:
+        self.examination, self.labels, self.header_chunk = examination, labels, header_chunk
+        self.findings: list[Finding] = []
+        self.files = 0
+        """Files that were read."""
+
+    def _found(self, where: str, what: str) -> None:
+        self.findings.append(Finding("source", where, what))
+
+    def check(self, source: Source) -> None:
+        """Check every image of the batch."""
+        for slot in range(len(self.labels.patch)):
+            wanted = np.flatnonzero(self.labels.present[slot])
+            paths = [self._files(slot, int(place)) for place in wanted]
+            most = max(self._expected(int(place)).file_bytes for place in range(len(self.examination.layouts)))
+            read = iter(source.read_many([path for of_image in paths for path in of_image], most))
+            for place, of_image in zip(wanted.tolist(), paths, strict=True):
+                before, files = (len(self.findings), self.files), list(islice(read, len(of_image)))
+                self._source(slot, place, files)
+                if len(self.findings) > before[0] and not any(isinstance(data, OSError) for data in files):
+                    del self.findings[before[0] :]  # it may have been damaged only on its way
+                    self.files = before[1]
+                    self._source(slot, place, list(source.read_many(of_image, most)))
+
+    def _files(self, slot: int, place: int) -> list[str]:
+        """Return the paths of the files of an image."""
+        path = str(self.labels.path[slot, place])
+        return parted(path) if self._expected(place).files > 1 else [path]
+
+    def _source(self, slot: int, place: int, files: list[bytes | OSError]) -> None:
+        path, expected, rasters = str(self.labels.path[slot, place]), self._expected(place), []
+        try:
+            for data in files:
+                if isinstance(data, OSError):
+                    raise data
+                rasters.append(read_raster(data, expected.of_file))
+            self._file(slot, place, path, rasters[0] if expected.files == 1 else stacked(rasters))
+            self.files += len(files)
+        except (RejectedFile, OSError) as error:
+            self._found(f"{self.labels.patch[slot]}: {path}", f"cannot be read: {error}")
+
+    def _expected(self, place: int) -> Expectation:
+        name, layout = list(self.examination.layouts.items())[place]
+        dtype, files = np.dtype(layout.dtype).name, layout.bands if name in self.examination.stacks else 1
+        return Expectation(dtype=dtype, size=layout.size, bands=layout.bands, georeferenced=False, files=files)
+
+    def _file(self, slot: int, place: int, path: str, raster: Raster) -> None:
+        labels, where = self.labels, f"{self.labels.patch[slot]}: {path}"
+        layout = list(self.examination.layouts.values())[place]
+        shape = (layout.size, layout.size, layout.bands)
+        if raster.pixels.shape != shape or raster.pixels.dtype != np.dtype(layout.dtype):
+            self._found(where, f"is {raster.pixels.dtype} {raster.pixels.shape}, the cube has {layout.dtype} {shape}")
+            return
+        if pixels_of(layout, raster.pixels) != labels.digest[slot, place].tobytes():
+            self._found(where, "its pixels differ from the cube's")
+        stored, kind = kept(raster.header, raster.tags, raster.pixel_start)
+        header = None if self.header_chunk is None else self.header_chunk[slot, place, : len(stored)].tobytes()
+        facts = [
+            len(stored),
+            raster.pixel_start if kind == BYTES else -1,
+            raster.file_size,
+            *([] if labels.kept is None else [kind]),
+        ]
+        kept_facts = (labels.header_size, labels.pixel_start, labels.file_size, labels.kept)
+        told = [fact[slot, place] for fact in kept_facts if fact is not None]
+        known = labels.header_digest[slot, place].tobytes()
+        if stored != header or blake3(stored).digest() != known or facts != [int(value) for value in told]:
+            self._found(where, "its bytes that are no pixels differ from the cube's")
+        if labels.epsg is not None and labels.transform is not None:
+            place_kept = Georeference(int(labels.epsg[slot]), tuple(labels.transform[slot].tolist()), labels.wkt[slot])
+            most = max(layout.size for layout in self.examination.layouts.values())
+            seen = raster.georeference.resampled(layout.size, most) if raster.georeference else None
+            if not place_kept.agrees(seen):
+                self._found(where, f"lies at {seen}, the cube says {place_kept}")
+
+
+def pixels_of(layout: TileLayout, pixels: Array) -> bytes:
+    """Return the digest of a patch (y, x, band)."""
+    tiles = np.empty((layout.across**2, layout.tile, layout.tile, layout.bands), layout.dtype)
+    cut_tiles(layout, pixels, tiles)
+    return patch_digest(layout.patch_key, [tile_digest(layout.tile_key, tile) for tile in tiles])
