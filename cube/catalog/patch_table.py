@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cube.catalog.collection import STAC_VERSION, store_link, with_extensions, zarr_asset
-from cube.format.layout import as_dates, class_word
+from cube.format.layout import class_word, meant
 from cube.geo.polygons import bounds, polygons
 from cube.geo.projection import numbered
 from cube.query.filters import CLASS
@@ -176,7 +176,7 @@ def _own(recipe: Recipe, labels: Labels) -> dict[str, Any]:
     columns = {}
     for name, label in recipe.labels.items():
         if name in labels:
-            values = as_dates(labels[name]) if label.type == "date" else labels[name]
+            values = meant(label, labels[name])
             kind = kinds.get(label.type)
             columns[f"patchcube:{name}"] = pa.array(values, kind) if kind else pa.array(values.astype(str), pa.string())
     return columns
@@ -217,9 +217,10 @@ def _classes(recipe: Recipe, classes: Classes) -> dict[str, Any]:
 
 def _texts(recipe: Recipe, labels: Labels) -> dict[str, list[str]]:
     """Return the values of every label that is a text."""
-    own = [name for name, label in recipe.labels.items() if label.type in ("text", "class")]
+    own = [name for name, label in recipe.labels.items() if label.type in ("text", "class", "classes")]
     texts = [name for name in dict.fromkeys(("season", "split", *own)) if name in labels]
-    return {name: np.unique(labels[name]).astype(str).tolist() for name in texts}
+    values = {name: meant(recipe.labels[name], labels[name]) if name in recipe.labels else labels[name] for name in texts}
+    return {name: np.unique(of.astype(str)).tolist() for name, of in values.items()}
 
 
 def _metadata(table: pa.Table, values: Mapping[str, list[str]], digest: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ from numpy.typing import NDArray
 from cube.cli.progress import counted, size
 from cube.cli.words import file_words, visible
 from cube.format.arrays import read_spec
-from cube.format.layout import as_dates
 from cube.format.originals import ORIGINALS, PIXELS
 from cube.format.root import read_root
 from cube.format.shape import PER_PATCH
@@ -50,7 +50,7 @@ def describe_cube(target: Target) -> dict[str, Any]:
         splits, numbers = np.unique(cube.value("split"), return_counts=True)
         facts["splits"] = dict(zip(splits.tolist(), numbers.tolist(), strict=True))
     own = [name for name in cube.labels if name not in PER_PATCH and "/" not in name]
-    facts["labels"] = {name: _told(cube.value(name), dated=name in cube.days) for name in own}
+    facts["labels"] = {name: _told(cube.value(name), cube.shown.get(name)) for name in own}
     if "epsg" in cube.specs:
         epsg = cube.value("epsg")
         known = np.isfinite(cube.value("lon"))
@@ -63,13 +63,18 @@ def describe_cube(target: Target) -> dict[str, Any]:
     return facts
 
 
-def _told(values: NDArray[Any], *, dated: bool) -> dict[str, Any]:
-    """Return what a label of the recipe holds: the patches of each of a few words, the number of many, or first and last."""
+def _told(values: NDArray[Any], shown: Any) -> dict[str, Any]:
+    """Return what a label of the recipe holds: the patches of each of a few words, the number of many, or first and last.
+
+    Of several classes it is the patches of each, those that most have first.
+    """
     if values.dtype.kind == "U":
         words, numbers = np.unique(values, return_counts=True)
         return dict(zip(words.tolist(), numbers.tolist(), strict=True)) if len(words) <= _FEW else {"words": len(words)}
-    if dated:
-        return {"first": str(as_dates(values).min()), "last": str(as_dates(values).max())}
+    if shown and (meant := shown(values)).dtype.kind == "M":
+        return {"first": str(meant.min()), "last": str(meant.max())}
+    if shown:
+        return dict(Counter(name for text in meant.tolist() for name in text.split("; ")).most_common(_FEW))
     known = values[np.isfinite(values)]
     return {"first": known.min().item(), "last": known.max().item()} if len(known) else {}
 

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from cube.recipes.recipe import Recipe
     from cube.recipes.sections import Band, Label
 
+CLASS_NAMES = "class_names"
+"""Attribute of a label of several classes: the names of its bits."""
 DAYS = "days since 2000-01-01"
 """Units of labels that are dates."""
 FORMAT = "1.3"
@@ -132,6 +135,10 @@ def _own_label(recipe: Recipe, patches: int, name: str, label: Label) -> ArraySp
     rest: dict[str, Any] = {"units": label.units} if label.units else {}
     if label.type == "date":
         rest = {"units": DAYS}
+    if label.type == "classes":
+        names = list(dict.fromkeys(label.classes.values()))
+        masks = {"flag_masks": [1 << place for place in range(len(names))], "flag_meanings": " ".join(map(class_word, names))}
+        rest |= {"flags": {**masks, CLASS_NAMES: names}}
     fill: Any = {"text": "", "class": "", "number": "nan"}.get(label.type, 0)
     return _label(recipe, patches, name, label.dtype, label.description or name, fill=fill, **rest)
 
@@ -139,6 +146,27 @@ def _own_label(recipe: Recipe, patches: int, name: str, label: Label) -> ArraySp
 def as_dates(days: NDArray[Any]) -> NDArray[np.datetime64]:
     """Return the values of a label that is a date as NumPy dates."""
     return np.asarray(np.datetime64(DAYS.rpartition(" ")[2], "D") + days.astype("timedelta64[D]"))
+
+
+def as_texts(masks: NDArray[Any], names: Sequence[str]) -> NDArray[Any]:
+    """Return the values of a label of several classes as texts, the names of its bits with semicolons between them."""
+    known, places = np.unique(masks, return_inverse=True)
+    texts = ["; ".join(name for place, name in enumerate(names) if mask >> place & 1) for mask in known.tolist()]
+    return np.array(texts, object)[places]
+
+
+def meant(label: Label, values: NDArray[Any]) -> NDArray[Any]:
+    """Return what the values of a label of a recipe mean: dates, and the names of classes."""
+    if label.type == "date":
+        return as_dates(values)
+    return as_texts(values, list(dict.fromkeys(label.classes.values()))) if label.type == "classes" else values
+
+
+def meanings(specs: Iterable[ArraySpec]) -> dict[str, Callable[[NDArray[Any]], NDArray[Any]]]:
+    """Return for the labels whose values stand for others what makes those of them: dates, and the names of classes."""
+    specs = [spec for spec in specs if spec.dimensions == ("patch",)]
+    names = {spec.path: spec.attributes[CLASS_NAMES] for spec in specs if CLASS_NAMES in spec.attributes}
+    return {**dict.fromkeys(dated(specs), as_dates), **{name: partial(as_texts, names=of) for name, of in names.items()}}
 
 
 def dated(specs: Iterable[ArraySpec]) -> set[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from cube.errors import CorruptError
 from cube.format.arrays import ArraySpec, read_spec
-from cube.format.layout import spatial
+from cube.format.layout import CLASS_NAMES, spatial
 from cube.format.originals import HEADERS, ORIGINALS
 
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -93,6 +93,9 @@ def _agree(facts: Mapping[str, Any], specs: Mapping[str, ArraySpec]) -> None:
     for path, spec in specs.items():
         _check(spec.dimensions[0] == "patch" or path not in PER_PATCH | _RECORDS, path, "expected the dimension patch")
         _check(spec.dimensions[0] != "patch" or spec.shape[0] == patches, path, f"expected {patches:,} patches")
+        named = spec.attributes.get(CLASS_NAMES, [])
+        listed = isinstance(named, list) and all(isinstance(name, str) for name in named)
+        _check(listed and (not named or spec.dtype == "<i8"), path, "expected the names of its classes, each one bit")
     lengths: dict[str, int] = {}
     for path, spec in specs.items():
         for dimension, length in zip(spec.dimensions, spec.shape, strict=True) if "/" not in path else ():

@@ -13,7 +13,7 @@ import numpy as np
 from cube.catalog.collection import read_template
 from cube.convert.plan import Plan, make_plan
 from cube.errors import RequestError, TargetError
-from cube.format.layout import as_dates
+from cube.format.layout import meant
 from cube.format.target import Target
 from cube.query.choose import days_of
 from cube.query.filters import DATES, select
@@ -89,7 +89,7 @@ def _fields(recipe: Recipe, inventory: Inventory) -> dict[str, Any]:
         keys = zip(seasons, inventory.scene, strict=True)
         fields["split"] = np.array([splits[str(season), int(scene)] for season, scene in keys])
     for name, values in inventory.labels.items():
-        fields[name] = as_dates(values) if recipe.labels[name].type == "date" else values
+        fields[name] = meant(recipe.labels[name], values)
     return fields
 
 

@@ -27,7 +27,7 @@ from cube.format.arrays import (
 )
 from cube.format.certificate import certificate, pixels_digest, seal
 from cube.format.documents import parse_object
-from cube.format.layout import dated, tile_layout
+from cube.format.layout import meanings, tile_layout
 from cube.format.originals import HEADERS, ORIGINALS, header_keys, header_spec, pack_headers
 from cube.format.root import consolidated, opening_line
 from cube.format.small import read_array
@@ -104,7 +104,7 @@ def plan_subset(source: Target, data: bytes, root: Mapping[str, Any], where: str
         values.__getitem__,
         names,
         where,
-        days=dated(specs),
+        shown=meanings(specs),
         seasons=facts["seasons"],
         shares=lambda field: open_source(source.url, source.cube.options).shares(field),
     )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cube.errors import FilterError, RequestError
-from cube.format.layout import as_dates
 from cube.geo.polygons import bounds
 from cube.geo.projection import numbered
 from cube.query.filters import CLASS, DATES, MAIN_CLASS, check_fields, matching
@@ -28,15 +27,15 @@ def select_patches(  # noqa: PLR0913 (each is a keyword of its own)
     *,
     size: int = 0,
     shares: Callable[[str], Array] | None = None,
-    days: Collection[str] = (),
+    shown: Mapping[str, Callable[[Array], Array]] | None = None,
     seasons: Mapping[str, Mapping[str, str]] | None = None,
 ) -> NDArray[np.int64]:
     """Return the positions of the chosen patches, in order.
 
     ``labels`` reads one label (patch, …) by name, ``names`` are those there are, ``size`` is the side of a patch in pixels,
     ``shares`` reads what part of each patch a class covers (patch), by a field such as ``class:Urban``, or by ``class`` which
-    class covers most. ``days`` are the labels that are dates. ``seasons`` gives ``start`` and ``end`` of each season, as a
-    root document has them.
+    class covers most. ``shown`` makes of some labels what they stand for: dates, names of classes. ``seasons`` gives ``start``
+    and ``end`` of each season, as a root document has them.
 
     Raises ``FilterError`` for a filter that cannot be read or names what is not there, ``RequestError`` for a box that is
     none, or patches without a place on Earth.
@@ -52,7 +51,7 @@ def select_patches(  # noqa: PLR0913 (each is a keyword of its own)
         check_fields(clauses_of(expression), [*names, *of_classes, *of_modalities, *dated, *more])
         read = shares or labels
         fields = {name: read(name) if name in of_classes else _column(name, labels) for name in asked - dated.keys()}
-        fields |= {name: as_dates(fields[name]) for name in fields.keys() & set(days)}
+        fields |= {name: (shown or {})[name](fields[name]) for name in fields.keys() & (shown or {}).keys()}
         fields |= {name: days_of(labels("season"), seasons or {}, DATES[name]) for name in asked & dated.keys()}
         rows = rows[matching(expression, fields, {})]
     if bbox is not None:

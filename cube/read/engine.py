@@ -160,7 +160,7 @@ class CubeBackend(BackendEntrypoint):
                 bbox,
                 size=source.size,
                 shares=source.shares,
-                days=source.days,
+                shown=source.shown,
                 seasons=source.seasons,
             )
         variables = {path: _variable(source, spec, cache_bytes) for path, spec in source.specs.items() if path not in dropped}

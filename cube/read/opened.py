@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from cube.errors import CorruptError, RequestError
 from cube.format.arrays import ArraySpec, is_own, values_digest
 from cube.format.certificate import sealed
 from cube.format.documents import misshapen_stac, parse_object, require_object
-from cube.format.layout import FORMAT, dated, tile_layout
+from cube.format.layout import FORMAT, dated, meanings, tile_layout
 from cube.format.root import require_expected
 from cube.format.shape import read_specs
 from cube.format.small import read_array
@@ -115,6 +115,11 @@ class Source:
     def days(self) -> set[str]:
         """Labels that are dates."""
         return dated(self.specs.values())
+
+    @property
+    def shown(self) -> dict[str, Callable[[Array], Array]]:
+        """Labels whose values stand for others → what makes those of them: dates, and the names of classes."""
+        return meanings(self.specs.values())
 
     @property
     def labels(self) -> list[str]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 WHOLE = "all"
 """The season of a data set that has none."""
 _GROUPS = ("season", "modality", "scene", "patch")
+_MOST_CLASSES = 63
+"""Bits of a number that is not negative."""
 _TAKEN = frozenset(
     (
         *("patch", "season", "scene", "number", "split", "epsg", "crs_index", "crs_wkt", "transform", "lon", "lat"),
@@ -94,8 +96,10 @@ def _label_problems(recipe: Recipe) -> list[str]:
             problems.append(f"labels.{name}: comes from a group, from a table with its key, or from lists")
         elif not (label.table or label.lists) and (label.group or name) not in groups:
             problems.append(f"labels.{name}: the pattern has no group {label.group or name!r}{nearest(name, groups)}")
-        elif (label.type == "class") != bool(label.values):
-            problems.append(f"labels.{name}: values go with the type class, and a class needs them")
+        elif (label.type in ("class", "classes")) != bool(label.values):
+            problems.append(f"labels.{name}: values go with the types class and classes, and these need them")
+        elif label.type == "classes" and len(set(label.classes.values())) > _MOST_CLASSES:
+            problems.append(f"labels.{name}: of classes there can be {_MOST_CLASSES}, here are {len(label.classes)}")
     return problems
 
 

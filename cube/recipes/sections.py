@@ -114,7 +114,8 @@ class Label(Section):
     """Column of the table that holds the label; the one that is called so where empty."""
     lists: Mapping[str, str] = {}
     """Value → path of a file in the source that lists the patches which have it, one a line."""
-    type: Literal["text", "integer", "number", "date", "class"] = "text"
+    type: Literal["text", "integer", "number", "date", "class", "classes"] = "text"
+    """``class``: one of ``values``. ``classes``: any of them, several for one patch, with semicolons between them."""
     description: str = ""
     """A sentence for readers of the cube."""
     units: str | None = None
@@ -130,7 +131,7 @@ class Label(Section):
     def dtype(self) -> str:
         """Type of its values on disk; dates are days since :data:`EPOCH`."""
         longest = max((len(name) for name in self.classes.values()), default=self.length)
-        return {"integer": "<i8", "number": "<f8", "date": "<i4"}.get(self.type, f"<U{longest}")
+        return {"integer": "<i8", "number": "<f8", "date": "<i4", "classes": "<i8"}.get(self.type, f"<U{longest}")
 
     @property
     def classes(self) -> dict[str, str]:

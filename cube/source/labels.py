@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from cube.recipes.recipe import Recipe
 from cube.recipes.sections import EPOCH, Label
 
-NOTHING = {"text": "", "class": "", "number": math.nan}
+NOTHING = {"text": "", "class": "", "number": math.nan, "classes": 0}
 """What stands for a label that no file tells, where something can."""
+BETWEEN = ";"
+"""What stands between several classes of one patch."""
 
 
 def labels_of(recipe: Recipe, groups: Mapping[str, str]) -> dict[str, Any]:
@@ -31,7 +33,15 @@ def labels_of(recipe: Recipe, groups: Mapping[str, str]) -> dict[str, Any]:
 
 
 def value_of(name: str, label: Label, text: str) -> Any:
-    """Return the value of a label as it is spelled; dates are days. Raises ``ValueError`` that says what is none."""
+    """Return the value of a label as it is spelled; dates are days, classes the sum of their bits.
+
+    Raises ``ValueError`` that says what is none.
+    """
+    if label.type == "classes":
+        known, words = list(dict.fromkeys(label.classes.values())), [word.strip() for word in text.split(BETWEEN)]
+        if unknown := [word for word in words if word and word not in label.classes]:
+            raise ValueError(f"{name} {unknown[0]!r} is none of {', '.join(label.classes)}")
+        return sum(1 << known.index(value) for value in {label.classes[word] for word in words if word})
     if label.type == "class":
         if text not in label.classes:
             raise ValueError(f"{name} {text!r} is none of {', '.join(label.classes)}")

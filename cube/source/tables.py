@@ -17,13 +17,11 @@ from cube.recipes.recipe import Recipe
 from cube.recipes.sections import Label
 from cube.source.files import Source
 from cube.source.inventory import Inventory
-from cube.source.labels import NOTHING, value_of
+from cube.source.labels import BETWEEN, NOTHING, value_of
 from cube.source.rejected import Rejected
 
 _MOST = 2**30
 """Bytes of the largest table or list that is read."""
-_BETWEEN = "; "
-"""What stands between the values of a list."""
 
 
 def beside(recipe: Recipe) -> set[str]:
@@ -109,7 +107,7 @@ def _columns(files: Source, path: str, wanted: tuple[str, str], what: str) -> Ma
 def _texts(column: pa.ChunkedArray) -> list[str | None]:
     """Return the values of a column as texts; those of a list one after another, with semicolons."""
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        return [None if values is None else _BETWEEN.join(map(str, values)) for values in column.to_pylist()]
+        return [None if values is None else BETWEEN.join(map(str, values)) for values in column.to_pylist()]
     texts: list[str | None] = column.cast(pa.string()).to_pylist()
     return texts
 

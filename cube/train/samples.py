@@ -129,7 +129,7 @@ class Samples:
             choice.bbox,
             size=known.size,
             shares=known.shares,
-            days=known.days,
+            shown=known.shown,
             seasons=known.seasons,
         )
         complete = self._present(rows).all(axis=1)
