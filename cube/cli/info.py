@@ -17,6 +17,7 @@ from cube.format.shape import PER_PATCH
 from cube.format.small import read_array
 from cube.format.target import Target
 from cube.read.opened import Source, open_source
+from cube.recipes import WHOLE
 
 _FEW = 20
 """Words of a label that are told one by one."""
@@ -72,7 +73,8 @@ def _told(values: NDArray[Any], shown: Any) -> dict[str, Any]:
         words, numbers = np.unique(values, return_counts=True)
         return dict(zip(words.tolist(), numbers.tolist(), strict=True)) if len(words) <= _FEW else {"words": len(words)}
     if shown and (meant := shown(values)).dtype.kind == "M":
-        return {"first": str(meant.min()), "last": str(meant.max())}
+        known = meant[~np.isnat(meant)]
+        return {"first": str(known.min()), "last": str(known.max())} if len(known) else {}
     if shown:
         return dict(Counter(name for text in meant.tolist() for name in text.split("; ")).most_common(_FEW))
     known = values[np.isfinite(values)]
@@ -91,8 +93,10 @@ def _files(target: Target, document: dict[str, Any], cube: Source) -> dict[str, 
         read_array(target.cube, read_spec(path, document["consolidated_metadata"]["metadata"][path]))
         for path in (f"{ORIGINALS}/pixel_start", f"{ORIGINALS}/size")
     )
-    exact, files = int((starts >= 0).sum()), int((sizes >= 0).sum())
-    bare = int((cube.value("kept") == PIXELS).sum()) if "kept" in cube.specs else 0
+    of_bands = cube.attributes["cube"].get("one_file_per_band", ())
+    files_of = np.array([len(bands) if name in of_bands else 1 for name, bands in cube.modalities.items()])
+    exact, files = int(((starts >= 0) * files_of).sum()), int(((sizes >= 0) * files_of).sum())
+    bare = int(((cube.value("kept") == PIXELS) * files_of).sum()) if "kept" in cube.specs else 0
     return {"byte_for_byte": exact, "tags": files - exact - bare, "pixels": bare}
 
 
@@ -115,10 +119,11 @@ def _modality(cube: Source, name: str, place: int, sizes: dict[str, int]) -> dic
 
 def info_text(facts: dict[str, Any]) -> str:
     """Return the facts in words."""
-    seasons = ", ".join(f"{name} {count:,}" for name, count in facts["seasons"].items())
+    seasons = "" if [*facts["seasons"]] == [WHOLE] else ": " + ", ".join(f"{k} {n:,}" for k, n in facts["seasons"].items())
+    scenes = f" in {counted(facts['scenes'], 'scene')}" if seasons or facts["scenes"] > 1 else ""
     lines = [
         f"{facts['title']} ({facts['url']}, format {facts['format']})",
-        f"{counted(facts['patches'], 'patch')} in {counted(facts['scenes'], 'scene')}: {seasons}",
+        f"{counted(facts['patches'], 'patch')}{scenes}{seasons}",
     ]
     if "splits" in facts:
         lines.append("Splits: " + ", ".join(f"{name} {count:,}" for name, count in facts["splits"].items()))

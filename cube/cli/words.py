@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cube.catalog import PAGE
 from cube.cli.progress import counted, duration, size
+from cube.recipes import WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +44,9 @@ def published_text(recipe: Recipe, inventory: Inventory) -> list[str]:
         here = int((inventory.season == place).sum())
         chosen = f"; {here:,} to be converted" if here != patches else ""
         noun = "scene" if scenes == 1 and not of_scenes else "scenes"
-        lines.append(f"  {name:10} {patches:>9,}{known} patches in {scenes}{of_scenes} {noun}{lacking}{chosen}")
+        in_scenes = f" in {scenes}{of_scenes} {noun}" if scenes > 1 or of_scenes or name != WHOLE else ""
+        title = "" if name == WHOLE else name
+        lines.append(f"  {title:10} {patches:>9,}{known} patches{in_scenes}{lacking}{chosen}")
     return lines
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from cube.recipes.recipe import Recipe
     from cube.recipes.sections import Band, Label
 
+NO_DAY = -(2**31)
+"""Stands for a day that nothing tells."""
 CLASS_NAMES = "class_names"
 """Attribute of a label of several classes: the names of its bits."""
 DAYS = "days since 2000-01-01"
@@ -134,18 +136,19 @@ def _own_label(recipe: Recipe, patches: int, name: str, label: Label) -> ArraySp
     """Return a label that the recipe names; dates are days, as CF has them, of which xarray makes dates."""
     rest: dict[str, Any] = {"units": label.units} if label.units else {}
     if label.type == "date":
-        rest = {"units": DAYS}
+        rest = {"units": DAYS, "flags": {"_FillValue": NO_DAY}}
     if label.type == "classes":
         names = list(dict.fromkeys(label.classes.values()))
         masks = {"flag_masks": [1 << place for place in range(len(names))], "flag_meanings": " ".join(map(class_word, names))}
         rest |= {"flags": {**masks, CLASS_NAMES: names}}
-    fill: Any = {"text": "", "class": "", "number": "nan"}.get(label.type, 0)
+    fill: Any = {"text": "", "class": "", "number": "nan", "date": NO_DAY}.get(label.type, 0)
     return _label(recipe, patches, name, label.dtype, label.description or name, fill=fill, **rest)
 
 
 def as_dates(days: NDArray[Any]) -> NDArray[np.datetime64]:
-    """Return the values of a label that is a date as NumPy dates."""
-    return np.asarray(np.datetime64(DAYS.rpartition(" ")[2], "D") + days.astype("timedelta64[D]"))
+    """Return the values of a label that is a date as NumPy dates, NaT where there is none."""
+    dates = np.datetime64(DAYS.rpartition(" ")[2], "D") + days.astype("timedelta64[D]")
+    return np.asarray(np.where(days == NO_DAY, np.datetime64("NaT"), dates))
 
 
 def as_texts(masks: NDArray[Any], names: Sequence[str]) -> NDArray[Any]:

@@ -61,6 +61,10 @@ def _facts(facts: Mapping[str, Any]) -> None:
         known = name in modalities and isinstance(value, int | float) and not isinstance(value, bool)
         _check(known and math.isfinite(value), f"cube.saturated.{name}", "expected the value of a modality")
     _check(_whole(facts.get("tile"), 1, 2**16), "cube.tile", "expected the side of a tile in pixels")
+    _check(_whole(facts.get("size", 1), 1, 2**16), "cube.size", "expected the side of a patch in pixels")
+    stacks = facts.get("one_file_per_band", [])
+    named = isinstance(stacks, list) and all(isinstance(name, str) and name in modalities for name in stacks)
+    _check(named, "cube.one_file_per_band", "expected names of modalities")
     certified = _object(facts, "certificate", "cube")
     _check(certified.get("hash") == "blake3", "cube.certificate.hash", "expected blake3")
     for name in ("pixels", "root"):

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cube.recipes import WHOLE
 from cube.recipes.bundled import nearest
 from cube.recipes.patterns import compiled
 
 if TYPE_CHECKING:
     from cube.recipes.recipe import Recipe
 
-WHOLE = "all"
-"""The season of a data set that has none."""
 _GROUPS = ("season", "modality", "scene", "patch")
 _MOST_CLASSES = 63
 """Bits of a number that is not negative."""

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from cube.errors import RecipeError
+from cube.recipes import WHOLE
 from cube.recipes.bundled import nearest
-from cube.recipes.checks import WHOLE, problems
+from cube.recipes.checks import problems
 from cube.recipes.made import Demo
 from cube.recipes.patterns import compiled
 from cube.recipes.reading import Document, load_document

@@ -84,9 +84,9 @@ class Inventory:
         """(patch, modality): paths of the images; those of one file per band as :mod:`cube.source.stacks` joins them."""
         if not self.bands:
             return self.path
-        found = np.full((len(self), len(self.modalities)), "", object)
+        found, spans = np.full((len(self), len(self.modalities)), "", object), self.spans
         for row, place in np.argwhere(self.has).tolist():
-            found[row, place] = joined(self.path[row, self.spans[place]].tolist())
+            found[row, place] = joined(self.path[row, spans[place]].tolist())
         return found
 
     @property

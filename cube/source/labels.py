@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from cube.recipes.recipe import Recipe
 from cube.recipes.sections import EPOCH, Label
 
-NOTHING = {"text": "", "class": "", "number": math.nan, "classes": 0}
+NOTHING = {"text": "", "class": "", "number": math.nan, "classes": 0, "date": -(2**31)}
 """What stands for a label that no file tells, where something can."""
 BETWEEN = ";"
 """What stands between several classes of one patch."""
@@ -52,13 +53,19 @@ def value_of(name: str, label: Label, text: str) -> Any:
         return text
     try:
         if label.type == "date":
-            return (datetime.strptime(text, label.format).date() - EPOCH).days
+            return _day(text, label.format)
         return int(text) if label.type == "integer" else float(text)
     except ValueError:
         expected = f"date such as {EPOCH.strftime(label.format)}" if label.type == "date" else label.type
         raise ValueError(f"{name} {text!r} is no {expected}") from None
 
 
+@lru_cache(4096)
+def _day(text: str, spelled: str) -> int:
+    return (datetime.strptime(text, spelled).date() - EPOCH).days
+
+
+@lru_cache(4096)
 def natural(text: str) -> tuple[str | int, ...]:
     """Return a text in parts that sort as people count: p9 before p10."""
     return tuple(int(part) if place % 2 else part for place, part in enumerate(re.split(r"([0-9]+)", text)))

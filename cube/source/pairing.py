@@ -57,7 +57,7 @@ class _Sorting:
         self.labels: dict[_Key, dict[str, Any]] = {}
         self._contrary: dict[_Key, list[str]] = {}
         self._duplicates: dict[tuple[_Key, int], list[Entry]] = {}
-        known = expectations(recipe)
+        known, self._of_band = expectations(recipe), [band is not None for _, band in recipe.files]
         self._expected = tuple(known[name].of_file for name, _ in recipe.files)
         self._most = tuple(expected.file_bytes for expected in self._expected)
 
@@ -77,7 +77,7 @@ class _Sorting:
         except ValueError as error:
             self.rejected.append(Rejected(entry.key, "unknown label", str(error)))
             return
-        if self.recipe.files[place][1] is not None and set(SIGNS) & set(entry.key):
+        if self._of_band[place] and any(sign in entry.key for sign in SIGNS):
             detail = f"its path has one of {SIGNS}, in which the paths of an image's bands are put together: rename it"
             self.rejected.append(Rejected(entry.key, "wrong name", detail))
             return

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube.format.arrays import ArraySpec
-from cube.format.layout import spatial
+from cube.format.layout import CLASS_NAMES, DAYS, NO_DAY, spatial
 
 _DECODING = {"scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned", "flag_masks", "calendar"}
 """Attributes by which readers change values. A cube has none: its pixels are what they are."""
@@ -30,7 +30,7 @@ def wrong_statements(
     yield from _modalities(facts, by_path, values)
     yield from _lengths(specs, values)
     for spec in specs:
-        if told := sorted(_DECODING & spec.attributes.keys()):
+        if told := sorted(_DECODING & spec.attributes.keys() - _known(spec)):
             yield spec.path, f"its attributes {', '.join(told)} would change its values on reading; a cube has none such"
     listed = set(str(root.get("coordinates", "")).split())
     own = {path for path in by_path if "/" not in path} - set(facts["modalities"])
@@ -38,6 +38,14 @@ def wrong_statements(
         yield "coordinates", f"it names {', '.join(sorted(listed ^ own))} otherwise than the arrays that are there"
     if "season" in values and (unknown := sorted(set(np.unique(values["season"]).tolist()) - set(facts["seasons"]))):
         yield "cube.seasons", f"it lacks {', '.join(unknown)}, which patches have"
+
+
+def _known(spec: ArraySpec) -> set[str]:
+    """Return the attributes that the format gives to labels that are dates, or several classes."""
+    told = spec.attributes
+    days = told.get("units") == DAYS and told.get("_FillValue") == NO_DAY and spec.dimensions == ("patch",)
+    masks = [1 << place for place in range(len(told.get(CLASS_NAMES, ())))]
+    return ({"_FillValue"} if days else set()) | ({"flag_masks"} if masks and told.get("flag_masks") == masks else set())
 
 
 def _modalities(

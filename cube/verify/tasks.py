@@ -84,11 +84,15 @@ def batch_tasks(
         known = {key: sizes[key] for key in keys if key in sizes}
         source = examination.source
         if source is not None:
-            stacks = [name in examination.stacks for name in examination.layouts]
-            columns = zip(labels.path.T.tolist(), stacks, strict=True)
-            files = (parted(path) if of_bands else [path] for column, of_bands in columns for path in column if path)
-            source = source.part(path for of_image in files for path in of_image)
+            source = source.part(file_paths(examination, labels.path))
         yield f"verify-{examination.cube.url}-{index}", (replace(examination, source=source), labels, known)
+
+
+def file_paths(examination: Examination, paths: NDArray[Any]) -> Iterator[str]:
+    """Yield the paths of all files of images (patch, modality)."""
+    for name, column in zip(examination.layouts, paths.T.tolist(), strict=True):
+        for path in filter(None, column):
+            yield from parted(path) if name in examination.stacks else (path,)
 
 
 def stored_keys(spec: ArraySpec, values: Arrays, sizes: Mapping[str, int]) -> Iterable[str]:

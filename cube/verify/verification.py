@@ -28,7 +28,7 @@ from cube.survey.surveyor import Surveyor
 from cube.verify.batch import Outcome, examine_batch
 from cube.verify.report import Finding, Report, gather
 from cube.verify.statements import wrong_statements
-from cube.verify.tasks import COUNTS, Arrays, Examination, batch_tasks, stored_keys, unpacked_paths
+from cube.verify.tasks import COUNTS, Arrays, Examination, batch_tasks, file_paths, stored_keys, unpacked_paths
 from cube.work.clusters import Task, run
 from cube.work.watch import SILENT, Watcher
 
@@ -246,7 +246,7 @@ class _Verification:
         outcomes = list(self._examine(batch_tasks(examination, values, sizes, surveyor), values["patch"]))
         self.findings += [finding for outcome in outcomes for finding in outcome.findings]
         self.damaged += [outcome.index for outcome in outcomes if outcome.findings]
-        self._name_batches(outcomes, len(outcomes) * len(layouts), values)
+        self._name_batches(outcomes, examination, values)
 
     def _examine(self, tasks: Iterable[Task], patches: NDArray[Any]) -> Iterator[Outcome]:
         self.watcher.start("verifying", len(patches))
@@ -256,7 +256,8 @@ class _Verification:
                 self.surveyor.add(outcome.index, outcome.tallies)
             yield replace(outcome, tallies={})
 
-    def _name_batches(self, outcomes: list[Outcome], shards: int, values: Arrays) -> None:
+    def _name_batches(self, outcomes: list[Outcome], examination: Examination, values: Arrays) -> None:
+        shards = len(outcomes) * len(examination.layouts)
         tiles, distinct = sum(o.tiles for o in outcomes), sum(o.distinct for o in outcomes)
         read, patches = sum(o.bytes_read for o in outcomes), len(values["patch"])
         self.names |= {
@@ -265,19 +266,21 @@ class _Verification:
             "counts": f"NaN, zero and saturated pixels of {patches:,} patches",
             "presence": f"{tiles:,} tiles of {patches:,} patches",
             "sharing": f"{distinct:,} tiles stored for {tiles:,}",
-            "originals": _restored(values),
+            "originals": _restored(values, examination),
         }
         if self.source is not None:
-            known = {text for text in unpacked_paths(values[f"{ORIGINALS}/path"]).ravel() if text}
+            known = set(file_paths(examination, unpacked_paths(values[f"{ORIGINALS}/path"])))
             others = len(self.source.paths - known)
             compared = f"{sum(o.files for o in outcomes):,} files of {self.source.given}"
             self.names["source"] = f"{compared}; {others:,} other files there are no part of the cube"
 
 
-def _restored(values: Arrays) -> str:
+def _restored(values: Arrays, examination: Examination) -> str:
     """Return how many files come back byte for byte, and how many do not."""
-    files, exact = int((values[f"{ORIGINALS}/header_size"] >= 0).sum()), int((values[f"{ORIGINALS}/pixel_start"] >= 0).sum())
-    bare = int((values["kept"] == PIXELS).sum()) if "kept" in values else 0
+    of_image = [layout.bands if name in examination.stacks else 1 for name, layout in examination.layouts.items()]
+    told = (values[f"{ORIGINALS}/header_size"] >= 0, values[f"{ORIGINALS}/pixel_start"] >= 0)
+    files, exact = (int((known * np.array(of_image)).sum()) for known in told)
+    bare = int(((values["kept"] == PIXELS) * np.array(of_image)).sum()) if "kept" in values else 0
     parts = [f"{files:,} headers: {exact:,} files come back byte for byte"]
     parts += [f"{files - exact - bare:,} with equal pixels, place and tags"] if files > exact + bare else []
     return ", ".join([*parts, *([f"{bare:,} with equal pixels and place only"] if bare else [])])

@@ -233,7 +233,6 @@ def test_what_one_file_tells_holds_for_its_patch(tmp_path: Path) -> None:
         (["east/a_x1_2020-05-01.png"], "unknown label", "kind 'east' is none of north, south"),
         (["north/a_x1_2020-13-01.png"], "unknown label", "day '2020-13-01' is no date such as 2000-01-01"),
         (["north/a_x1_2020-05-01_wheavy.png"], "unknown label", "weight 'heavy' is no number"),
-        (["north/a_x1.png"], "unknown label", "no file tells its day"),
         (["north/a_x1_2020-05-01.png", "south/b_x1.png"], "different labels", "south/b_x1.png tells kind south, others north"),
     ],
 )
@@ -241,6 +240,24 @@ def test_what_is_no_label_is_rejected(tmp_path: Path, paths: list[str], reason: 
     found = labelled(tmp_path, *paths)
     assert len(found) == 0
     assert [(item.reason, item.detail) for item in found.rejected] == [(reason, said)]
+
+
+def test_a_patch_may_have_no_day(tmp_path: Path) -> None:
+    recipe = LABELLED.replace("incomplete: keep", "incomplete: keep")
+    (tmp_path / "labelled.yaml").write_text(recipe)
+    for name in ("a_x1_2020-05-01", "a_x2"):
+        path = tmp_path / "files" / "north" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (16, 16), 7).save(path)
+    built = cube.build(tmp_path / "labelled.yaml", tmp_path / "files", tmp_path / "x.zarr")
+    assert built.report.passed
+    days = np.array(["2020-05-01", "NaT"], "datetime64[ns]")
+    for opened in (xr.open_zarr(tmp_path / "x.zarr", chunks=None), cube.open_cube(tmp_path / "x.zarr")):
+        np.testing.assert_array_equal(opened.day, days)
+    assert cube.open_cube(tmp_path / "x.zarr", where="day<2021-01-01").patch.values.tolist() == ["x1"]
+    assert cube.open_cube(tmp_path / "x.zarr", where="day is null").patch.values.tolist() == ["x2"]
+    table = pq.read_table(tmp_path / "x.stac" / "items.parquet")
+    assert table["patchcube:day"].to_pylist() == [days[0].astype("datetime64[D]").item(), None]
 
 
 # What tables tell
