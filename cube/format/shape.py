@@ -108,7 +108,8 @@ def _agree(facts: Mapping[str, Any], specs: Mapping[str, ArraySpec]) -> None:
     for path, expected in {"present": (patches, kinds), "digest": (patches, kinds, 32)}.items():
         _check(specs[path].shape == expected, path, f"expected the shape {expected}")
     _check(specs[HEADERS].shape[:2] == (patches, kinds), HEADERS, f"expected the shape {(patches, kinds)} and its bytes")
-    most = max((specs[name].shape[-1] for name in facts["modalities"] if name in specs), default=0)
+    sides = [(specs[name].shape[-1], (specs[name].inner or (0,))[-1]) for name in facts["modalities"] if name in specs]
+    most, largest = max(sides, default=(0, 0))
     for name, bands in facts["modalities"].items():
         _check(name in specs and specs[name].inner is not None, name, "expected an array of pixels in shards")
         spec, dimensions = specs[name], ("patch", f"{name}_band", *spatial(specs[name].shape[-1], most))
@@ -119,7 +120,7 @@ def _agree(facts: Mapping[str, Any], specs: Mapping[str, ArraySpec]) -> None:
         _check(len(bands) == spec.shape[1], f"cube.modalities.{name}", f"expected the names of {spec.shape[1]} bands")
         _check(spec.chunks == (slots, *shape[1:]), name, f"expected shards of {slots:,} patches")
         _check(spec.inner == (1, spec.shape[1], tile, tile), name, "expected square tiles with every band")
-        _check(tile * most == facts["tile"] * size, name, f"expected tiles of the ground of {facts['tile']} of {most} pixels")
+        _check(tile * most == largest * size, name, f"expected tiles of the ground of {largest} of {most} pixels")
 
 
 def _object(holder: Mapping[str, Any], name: str, where: Where) -> dict[str, Any]:

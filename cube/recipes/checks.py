@@ -87,13 +87,14 @@ def _new(recipe: Recipe) -> bool:
 def _label_problems(recipe: Recipe) -> list[str]:
     groups, problems = sorted(compiled(recipe.source.pattern).groupindex), []
     for name, label in recipe.labels.items():
+        origins = [origin for origin in (label.table, label.lists, label.group, label.template) if origin]
         if name in _TAKEN and not (name == "split" and recipe.splits is None):
             problems.append(f"labels.{name}: the name is taken: choose another, and give its group")
         elif name in recipe.modalities or name in recipe.legends:
             problems.append(f"labels.{name}: a modality or a legend has this name")
-        elif bool(label.table) + bool(label.lists) + bool(label.group) > 1 or bool(label.table) != bool(label.key):
-            problems.append(f"labels.{name}: comes from a group, from a table with its key, or from lists")
-        elif not (label.table or label.lists) and (label.group or name) not in groups:
+        elif len(origins) > 1 or bool(label.table) != bool(label.key):
+            problems.append(f"labels.{name}: comes from a group, a template, a table with its key, or from lists")
+        elif not (label.table or label.lists or label.template) and (label.group or name) not in groups:
             problems.append(f"labels.{name}: the pattern has no group {label.group or name!r}{nearest(name, groups)}")
         elif (label.type in ("class", "classes")) != bool(label.values):
             problems.append(f"labels.{name}: values go with the types class and classes, and these need them")
@@ -105,13 +106,15 @@ def _label_problems(recipe: Recipe) -> list[str]:
 def _template_problems(recipe: Recipe) -> list[str]:
     problems = []
     known = set(compiled(recipe.source.pattern).groupindex)
-    for place, template in (("patch.id", recipe.patch.id), ("source.path", recipe.source.path)):
+    templates = {"patch.id": recipe.patch.id, "source.path": recipe.source.path}
+    templates |= {f"labels.{name}.template": label.template for name, label in recipe.labels.items()}
+    for place, template in templates.items():
         try:
             parts = [part for part in Formatter().parse(template) if part[1] is not None]
         except ValueError as error:
             problems.append(f"{place}: not a template: {error}")
             continue
-        if not template and place == "source.path":
+        if not template and place != "patch.id":
             continue
         fields = {field for _, field, _, _ in parts}
         if any(spec or conversion for _, _, spec, conversion in parts):

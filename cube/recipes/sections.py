@@ -62,7 +62,7 @@ class Aliases(Section):
     """A table beside the images that says which patch is meant by another id."""
 
     table: str
-    """Its path in the source, CSV or Parquet."""
+    """Its path in the source, CSV, Parquet or GeoJSON."""
     key: str
     """Column of the other ids, made of the pattern's groups as ``patch.id`` says."""
     column: str
@@ -106,8 +106,10 @@ class Label(Section):
 
     group: str | None = None
     """The group; the one that is called as the label where None."""
+    template: str = ""
+    """Template made of several groups, for a label that no one group tells."""
     table: str = ""
-    """Path of a table in the source, CSV or Parquet, from which the label comes."""
+    """Path of a table in the source, CSV, Parquet or GeoJSON, from which the label comes."""
     key: str = ""
     """Column of the table that names the patch, by its id or the name of a file."""
     column: str = ""

@@ -28,9 +28,19 @@ def labels_of(recipe: Recipe, groups: Mapping[str, str]) -> dict[str, Any]:
     """
     told = {}
     for name, label in recipe.labels.items():
-        if not (label.table or label.lists) and (text := groups.get(label.group or name)) is not None:
+        if not (label.table or label.lists) and (text := _text(name, label, groups)) is not None:
             told[name] = value_of(name, label, text)
     return told
+
+
+def _text(name: str, label: Label, groups: Mapping[str, str]) -> str | None:
+    """Return a label as a name spells it; None where it does not tell it, or not all of it."""
+    if not label.template:
+        return groups.get(label.group or name)
+    try:
+        return label.template.format(**groups)
+    except KeyError:
+        return None
 
 
 def value_of(name: str, label: Label, text: str) -> Any:

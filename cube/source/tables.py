@@ -1,8 +1,9 @@
-"""Labels of patches from files beside the images: tables (CSV, Parquet), and lists of the patches of each class."""
+"""Labels of patches from files beside the images: tables (CSV, Parquet, GeoJSON), and lists of the patches of each class."""
 
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -91,7 +92,9 @@ def _columns(files: Source, path: str, wanted: tuple[str, str], what: str) -> Ma
     """Return the texts of a column of a table by those of another; rows that lack one are left out."""
     data = _read(files, path)
     try:
-        if path.lower().endswith(".parquet"):
+        if path.lower().endswith((".json", ".geojson")):
+            table = _properties(data, wanted)
+        elif path.lower().endswith(".parquet"):
             table = pq.read_table(io.BytesIO(data), columns=list(dict.fromkeys(wanted)))
         else:
             texts = pc.ConvertOptions(include_columns=list(wanted), column_types=dict.fromkeys(wanted, pa.string()))
@@ -102,6 +105,24 @@ def _columns(files: Source, path: str, wanted: tuple[str, str], what: str) -> Ma
         raise RequestError(f"{path}: has no column {missing[0]!r}, which {what} comes from")
     keys, values = (_texts(table[column]) for column in wanted)
     return {key: value for key, value in zip(keys, values, strict=True) if key and value not in (None, "")}
+
+
+def _properties(data: bytes, wanted: tuple[str, str]) -> pa.Table:
+    """Return what the features of a GeoJSON say besides their geometry. Raises ``pa.ArrowInvalid`` for what is none."""
+    try:
+        rows = [{"id": feature.get("id"), **(feature["properties"] or {})} for feature in json.loads(data)["features"]]
+        known = [name for name in dict.fromkeys(wanted) if any(name in row for row in rows)]
+        texts = {name: [_text(row.get(name)) for row in rows] for name in known}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise pa.ArrowInvalid(f"it is no GeoJSON of features with properties ({error})") from None
+    return pa.table({name: pa.array(of, pa.string()) for name, of in texts.items()})
+
+
+def _text(value: Any) -> str | None:
+    """Return a value of JSON as a table would have it."""
+    if isinstance(value, list):
+        return BETWEEN.join(map(str, value))
+    return None if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _texts(column: pa.ChunkedArray) -> list[str | None]:

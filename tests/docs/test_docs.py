@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from cube.cli.main import main
 from cube.format.layout import definition_arrays, label_arrays, original_arrays, pixel_arrays
-from cube.recipes import sections
+from cube.recipes import made, sections
 from cube.recipes.bundled import recipe_names
 from cube.recipes.recipe import Recipe, read_recipe
 from cube.work.config import ClusterProfile, read_config
@@ -204,14 +204,14 @@ def test_every_key_of_a_recipe_is_explained() -> None:
         "splits.": sections.Splits,
         "known_defects.": sections.Defect,
         "layout.": sections.Layout,
-        "demo.": sections.Demo,
+        "demo.": made.Demo,
     }
     keys = {f"{place}{field}" for place, model in models.items() for field in model.model_fields}
     lines = (ROOT / "docs/recipes.md").read_text(encoding="utf-8").partition("## Every key")[2].partition("\n## ")[0]
     rows = [line.strip("|").split("|") for line in lines.splitlines() if line.startswith("| ")]
     explained = {key for row in rows for key in re.findall(r"`([\w.*]+)`", row[0])}
     assert explained == keys | {"extends"}
-    nested = {field for model in (sections.DemoScene, sections.DemoFile) for field in model.model_fields}
+    nested = {field for model in (made.DemoScene, made.DemoFile) for field in model.model_fields}
     assert {field for field in nested if f"`{field}`" not in lines} == set()
 
 

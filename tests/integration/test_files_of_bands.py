@@ -31,8 +31,8 @@ from cube.source.stacks import joined, packed, parted, unpacked
 from cube.store.protocol import Entry
 
 SEED = 2019
-SIDES = {"s1": 120, "s2_10m": 120, "s2_20m": 60, "s2_60m": 20, "reference": 120}
-AXES = {"s1": ("y", "x"), "s2_10m": ("y", "x"), "s2_20m": ("y_60", "x_60"), "s2_60m": ("y_20", "x_20"), "reference": ("y", "x")}
+SIDES = {"s1": 120, "s2_10m": 120, "s2_20m": 60, "s2_60m": 20, "clc": 120}
+AXES = {"s1": ("y", "x"), "s2_10m": ("y", "x"), "s2_20m": ("y_60", "x_60"), "s2_60m": ("y_20", "x_20"), "clc": ("y", "x")}
 TABLE = "s1_s2_name_country_season.csv"
 
 
@@ -112,7 +112,7 @@ def test_pairs_are_those_of_the_table(built: Path) -> None:
 def test_each_size_has_axes_of_its_own(built: Path) -> None:
     patch = cube.open_patch(str(built), "S2A_MSIL2A_20170613T101031_87_48")
     for name, axes in AXES.items():
-        if name == "reference":
+        if name == "clc":
             continue
         pixels = patch[name]
         assert pixels.dims[1:] == axes
@@ -241,11 +241,11 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             side = recipe.side(name)
             for band in modality.bands:
                 stem = s1 if name == "s1" else patch
-                top = {"s1": "BigEarthNet-S1", "reference": "Reference_Maps"}.get(name, "BigEarthNet-S2")
+                top = {"s1": "BigEarthNet-S1", "clc": "Reference_Maps"}.get(name, "BigEarthNet-S2")
                 path = folder / top / stem.rsplit("_", 2)[0] / stem / f"{stem}_{band.spelled}.tif"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 pixels = rng.integers(1, 3000, (1, side, side)).astype(modality.dtype)
-                pixels = np.full_like(pixels, (211, 231)[number]) if name == "reference" else pixels
+                pixels = np.full_like(pixels, (211, 231)[number]) if name == "clc" else pixels
                 at = Affine(1200 / side, 0, 300000 + 1200 * number, 0, -1200 / side, 5400000)
                 write_tif(path, pixels, crs="EPSG:32633", transform=at)
     columns = {
@@ -271,7 +271,7 @@ def test_version_2_is_built_with_its_labels(second: tuple[Path, Path]) -> None:
     assert opened.split.values.tolist() == ["train", "test"]
     assert opened.snow.values.tolist() == ["no", "yes"]
     assert opened.s1_day.values.tolist() == [np.datetime64(day, "ns").astype(int) for day in ("2017-06-13", "2018-02-05")]
-    assert opened.reference.shape == (2, 1, 120, 120)
+    assert opened.clc.shape == (2, 1, 120, 120)
     assert cube.open_cube(second[1], where="class:Pastures>0.5").patch.values.tolist() == [SECOND]
 
 

@@ -21,7 +21,7 @@ from rasterio.transform import Affine
 import cube
 from cube.cli.main import main
 from cube.convert.plan import make_plan
-from cube.errors import RequestError
+from cube.errors import RecipeError, RequestError
 from cube.format.target import target_of
 from cube.query.search import search
 from cube.recipes.recipe import Recipe, read_recipe
@@ -29,6 +29,7 @@ from cube.source.inventory import Inventory
 from cube.source.names import recognised
 from cube.source.pairing import pair
 from cube.source.scan import scan
+from cube.source.stacks import parted
 from cube.store.protocol import Entry
 
 SEED = 1970
@@ -60,13 +61,20 @@ MADE = {
     ],
 }
 """Recipe → paths as published, below a folder, and their modality."""
-PUBLISHED = {"eurosat": 27_000, "sen1-2-terrain": 16_000, "dfc2020": 6_114}
+MADE["38-cloud"] = [
+    (f"38-Cloud_{part}/{split}_{band}/{band}_patch_{number}_1_by_{number}_LC08_L1TP_002053_20160520_20170324_01_T1.TIF", kind)
+    for part, split in (("training", "train"), ("test", "test"))
+    for number in (1, 10)
+    for band, kind in (("red", "l8"), ("green", "l8"), ("blue", "l8"), ("nir", "l8"), ("gt", "clouds"))
+]
+PUBLISHED = {"eurosat": 27_000, "sen1-2-terrain": 16_000, "dfc2020": 6_114, "38-cloud": 17_601}
 
 
 def write(recipe: Recipe, folder: Path, path: str, name: str, rng: np.random.Generator) -> np.ndarray:
     """Write one file of a data set as its recipe says, and return its pixels (band, y, x)."""
     known = recipe.modalities.get(name)
     size, bands, dtype = recipe.patch.size, len(known.bands) if known else 4, known.dtype if known else "uint8"
+    bands = 1 if known and known.one_file_per_band else bands
     most = 10 if name == "dfc" else 255 if dtype == "uint8" else 4000
     pixels = rng.integers(1, most + 1, (bands, size, size)).astype(dtype)
     to = folder / path
@@ -76,6 +84,9 @@ def write(recipe: Recipe, folder: Path, path: str, name: str, rng: np.random.Gen
         if path.endswith(".jpg"):
             with pytest.warns(NotGeoreferencedWarning), rasterio.open(to) as image:
                 pixels = image.read()
+    elif recipe.source.georeference == "none":
+        with pytest.warns(NotGeoreferencedWarning):
+            write_tif(to, pixels, crs=None, transform=None)
     else:
         number = int(path.rpartition("_")[2].removesuffix(".tif").lstrip("p"))
         write_tif(to, pixels, crs="EPSG:32632", transform=Affine(10, 0, 600000 + number * size * 10, 0, -10, 5400000))
@@ -92,13 +103,14 @@ def test_a_data_set_is_built_verified_opened_and_fed(tmp_path: Path, name: str) 
     assert built.report.passed
     assert built.rejected == []
     opened = xr.open_zarr(tmp_path / "x.zarr", chunks=None)
-    images = len(kept) // len(recipe.modalities)
+    images = len(kept) // len(recipe.files)
     assert opened.sizes["patch"] == images
     originals = xr.open_zarr(tmp_path / "x.zarr", group="originals", chunks=None)["path"].to_numpy()
     for patch in range(images):
         for place, kind in enumerate(recipe.modalities):
             path = bytes(originals[patch, place]).rstrip(b"\0").decode()
-            np.testing.assert_array_equal(opened[kind][patch].to_numpy(), pixels[path])
+            image = np.concatenate([pixels[part] for part in parted(path)])
+            np.testing.assert_array_equal(opened[kind][patch].to_numpy(), image)
     samples = cube.Samples(tmp_path / "x.zarr")
     batch = next(iter(cube.Batches(samples, batch_size=2)))
     for kind, modality in recipe.modalities.items():
@@ -115,6 +127,13 @@ def names_at_full_count(name: str) -> Iterator[Entry]:
             for place, terrain in enumerate(TERRAINS)
             for number in range(4000)
             for kind in ("s1", "s2")
+        )
+    elif name == "38-cloud":
+        paths = (
+            f"38-Cloud_{part}/{part}_{band}/{band}_patch_{number}_1_by_1_LC08_L1TP_002053_20160520_20170324_01_T1.TIF"
+            for part, count in (("train", 8_400), ("test", 9_201))
+            for number in range(count)
+            for band in (["red", "green", "blue", "nir"] + ["gt"] * (part == "train"))
         )
     elif name == "dfc2020":
         paths = (
@@ -137,7 +156,7 @@ def names_at_full_count(name: str) -> Iterator[Entry]:
 def plan_of(name: str) -> tuple[Inventory, int]:
     recipe = read_recipe(name)
     inventory = pair(recipe, "x", names_at_full_count(name))
-    return inventory, make_plan(recipe, inventory, incomplete="fail", software={}).patches
+    return inventory, make_plan(recipe, inventory, incomplete=recipe.source.incomplete, software={}).patches
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -313,6 +332,44 @@ def test_what_is_no_value_in_a_table_is_one_rejection(tmp_path: Path) -> None:
     assert [(item.path, item.reason, item.detail) for item in found.rejected] == [
         ("x1", "unknown label", "height 'tall' is no number")
     ]
+
+
+def test_a_table_may_be_geojson(tmp_path: Path) -> None:
+    features = [
+        {"type": "Feature", "geometry": None, "properties": {"name": "x1", "height": 12.5, "who": None}},
+        {"type": "Feature", "geometry": None, "properties": {"name": "x2", "height": None, "who": ["Ann", "Bob"]}},
+        {"type": "Feature", "geometry": None, "properties": {"name": "x3"}},
+    ]
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "facts.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    found = told(tmp_path, "", recipe=TOLD.replace("facts.csv", "facts.geojson"))
+    np.testing.assert_array_equal(found.labels["height"], [12.5, np.nan, np.nan, np.nan])
+    assert found.labels["owner"].tolist() == ["", "Ann;Bob", "", ""]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"features": [1]}', '{"features": [{}]}', '{"features": [{"properties": 7}]}', "[" * 10**5]
+)
+def test_what_is_no_geojson_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "facts.geojson").write_text(text)
+    with pytest.raises(RequestError, match=r"facts.geojson: cannot be read: it is no GeoJSON of features"):
+        told(tmp_path, "", recipe=TOLD.replace("facts.csv", "facts.geojson"))
+
+
+def test_a_label_may_be_made_of_several_groups(tmp_path: Path) -> None:
+    recipe = LABELLED.replace(
+        "  weight: {type: number, units: kg}", '  place: {template: "{kind}-{name}"}\n  when: {template: "{day}!"}'
+    )
+    (tmp_path / "labelled.yaml").write_text(recipe)
+    found = pair(
+        read_recipe(str(tmp_path / "labelled.yaml")), "x", [Entry("north/a_x1_2020-05-01.png", 9), Entry("south/b_x2.png", 9)]
+    )
+    assert found.labels["place"].tolist() == ["north-x1", "south-x2"]
+    assert found.labels["when"].tolist() == ["2020-05-01!", ""]
+    (tmp_path / "labelled.yaml").write_text(recipe.replace("{day}!", "{month}"))
+    with pytest.raises(RecipeError, match=r"labels.when.template: uses \['month'\]"):
+        read_recipe(str(tmp_path / "labelled.yaml"))
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_a_check_names_what_is_wrong(made: Made, tmp_path: Path) -> None:
 
 
 def test_recipes_are_listed_and_printed_as_before() -> None:
-    assert run("recipes").output.splitlines()[0].startswith("demo ")
+    assert run("recipes").output.splitlines()[0].startswith("38-cloud ")
     assert json.loads(run("recipes", "--json").output)["sen12ms"] == "SEN12MS"
     assert run("recipes", "sen12ms").output.startswith("# SEN12MS")
     for words in (["sen12ms", "--json"], ["--json", "sen12ms"]):

@@ -252,8 +252,8 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_unknown_names_are_answered_with_the_nearest() -> None:
     assert refusal("sen12m") == "no bundled recipe is called 'sen12m'; did you mean 'sen12ms' or 'sen1-2'?"
     assert (
-        "expected one of demo, dfc2020, eurosat, eurosat-rgb, sen1-2, sen1-2-terrain, sen12ms, sen12ms-cr, sen12ms-cr-ts"
-        in refusal("landsat")
+        "expected one of 38-cloud, bigearthnet, bigearthnet-v1, demo, dfc2020, eurosat, eurosat-rgb, "
+        "sen1-2, sen1-2-terrain, sen12ms, sen12ms-cr, sen12ms-cr-ts" in refusal("landsat")
     )
     assert "no bundled recipe is called" in refusal("../recipes/sen12ms")
 
