@@ -23,7 +23,7 @@ from cube.cli.options import (
     processes,
     rejected_limit,
 )
-from cube.cli.progress import Meter
+from cube.cli.progress import Meter, counted
 from cube.cli.words import built_text, estimate_document, plan_text
 from cube.jobs import SAMPLE
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _SOURCE = click.option("--source", required=True, metavar="S", help="Folder or s3:// prefix of the patch files.")
 _WITH_REJECTIONS = 3
 """Exit code of a sound cube without some of the files."""
+_SUMS = click.option("--sums", metavar="FILE", help="Hold the files or archives against these checksums first.")
 _PROFILE = click.option("--profile", metavar="NAME", help="Codec profile of the recipe, such as fast.")
 
 
@@ -62,6 +63,7 @@ def _chosen(command: Callable[..., Any]) -> Callable[..., Any]:
 @_SOURCE
 @_chosen
 @_PROFILE
+@_SUMS
 @click.option("--sample", type=click.IntRange(0), default=0, metavar="N", help="Read N patches and measure on them.")
 @WORKERS
 @CONFIG
@@ -71,6 +73,7 @@ def plan(recipe: str | None, source: str, profile: str | None, as_json: bool, **
 
     Writes nothing; with --sample, it measures on so many of the files.
     """
+    _require_sums(source, options.pop("sums"), options["config"])
     chosen = _recipe(recipe or _recognised(source, options["config"]), profile, options.pop("modalities"))
     from cube.jobs.build import estimate_build
     from cube.jobs.planning import Choice, plan_build
@@ -87,6 +90,7 @@ def plan(recipe: str | None, source: str, profile: str | None, as_json: bool, **
 @click.option("--to", required=True, metavar="T", help="Path or s3:// URL of the cube, ending in .zarr.")
 @_chosen
 @_PROFILE
+@_SUMS
 @SCHEDULER
 @CONFIG
 @WORKERS
@@ -109,6 +113,7 @@ def build_command(recipe: str | None, source: str, to: str, profile: str | None,
 
     Killed or interrupted, the same command goes on from there.
     """
+    _require_sums(source, options.pop("sums"), options["config"])
     chosen = _recipe(recipe or _recognised(source, options["config"], to), profile, options.pop("modalities"))
     from cube.jobs.planning import Choice
 
@@ -144,6 +149,15 @@ def run_build(recipe: Recipe, source: str, to: str, choice: Choice, machine: Mac
         share, least = machine.max_rejected
         terms = replace(terms, tolerance=Tolerance(share=share, least=least))
     return convert(planned, target, cluster, terms)
+
+
+def _require_sums(source: str, listed: str | None, settings: Settings) -> None:
+    if listed is None:
+        return
+    from cube.source.sums import read_sums, require_sums
+
+    count = require_sums(source, read_sums(listed), settings.options(source), say=tell)
+    tell(f"{source}: {counted(count, 'file')} as published")
 
 
 def _recognised(source: str, settings: Settings, to: str = "") -> str:

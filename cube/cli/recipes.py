@@ -88,7 +88,8 @@ def new(source: str, to: Path | None, config: Settings) -> None:
 
     Names tell its pattern, one file of each kind its type, size and bands. What files cannot tell is marked with `edit`.
     """
-    from cube.source.drafting import draft, recipe_text
+    from cube.source.drafted import recipe_text
+    from cube.source.drafting import draft
 
     found = draft(source, config.options(source))
     stem = "".join(sign if sign.isalnum() and sign.isascii() else "-" for sign in Path(source.rstrip("/")).name.split(".")[0])

@@ -27,6 +27,10 @@ _PAIRED = 0.5
 _SPLIT = re.compile(r"([_\-./ ])")
 _KINDS = {"image", "images", "img", "imgs", "mask", "masks", "label", "labels", "target", "targets", "gt", "s1", "s2"}
 """Words that tell files of one patch apart, even where all files are of one type."""
+_BAND = re.compile(
+    r"B\d{1,2}A?|band_?\d{1,2}|[VH][VH]|red|green|blue|nir|swir[12]?|rededge\d?|pan|coastal|cirrus", re.IGNORECASE
+)
+"""Words that tell which band a file is of."""
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
@@ -50,7 +54,9 @@ class Draft:
     id: str
     labels: Mapping[str, Mapping[str, Any]]
     kinds: Mapping[str, Seen]
-    """How names spell each modality → what one of its files says; an empty text where there is one kind alone."""
+    """How names spell each modality, or each band → what one of its files says; an empty text where there is one kind alone."""
+    by_band: bool
+    """Whether these are bands, each a file of its own."""
     files: int
     others: tuple[str, ...]
     """Some files whose names are built otherwise."""
@@ -90,14 +96,16 @@ def draft(source: str, options: Mapping[str, Any] | None = None) -> Draft:
     parts = [_Part(place, values) for place, values in enumerate(zip(*rows, strict=True)) if len(set(values)) > 1]
     modality = next((part for part in parts if _tells_apart(part, parts, files, alike)), None)
     kinds = _kinds(files, alike, modality)
-    names = _names(parts, modality, rows[0])
+    by_band = bool(modality) and all(map(_BAND.fullmatch, kinds)) and all(seen.bands == 1 for seen in kinds.values())
+    names = _names(parts, modality, rows[0], "band" if by_band else "modality")
     pattern, told = _pattern(rows[0], parts, names)
     others = tuple(entry.key for entry in images if _shape(split[entry.key]) != shape)[:5]
     return Draft(
         pattern=pattern,
-        id="_".join(f"{{{name}}}" for name in told if name != "modality") or "{modality}",
+        id="_".join(f"{{{name}}}" for name in told if name not in ("modality", "band")) or "{modality}",
         labels=_labels(parts, names),
         kinds=kinds,
+        by_band=by_band,
         files=len(alike),
         others=others,
     )
@@ -121,6 +129,8 @@ def _tells_apart(part: _Part, parts: list[_Part], files: Files, alike: list[Entr
     counts = list(Counter(zip(*(other.values for other in rest), strict=True)).values())
     if not rest or np.mean([count == len(words) for count in counts]) < _PAIRED:
         return False
+    if all(map(_BAND.fullmatch, part.distinct)):
+        return True
     return bool(words & _KINDS) or len({(seen.dtype, seen.bands) for seen in _kinds(files, alike, part).values()}) > 1
 
 
@@ -130,10 +140,10 @@ def _meaning(part: _Part) -> tuple[int, ...]:
     return tuple(seen.setdefault(value, len(seen)) for value in part.values)
 
 
-def _names(parts: list[_Part], modality: _Part | None, first: Sequence[str]) -> dict[int, str]:
+def _names(parts: list[_Part], modality: _Part | None, first: Sequence[str], called_so: str) -> dict[int, str]:
     """Return a name for each part that differs; a part that repeats an earlier one, letter by letter, has its name."""
     names: dict[int, str] = {}
-    values: dict[tuple[str, ...], str] = {} if modality is None else {modality.values: "modality"}
+    values: dict[tuple[str, ...], str] = {} if modality is None else {modality.values: called_so}
     below = len(first) - list(reversed(first)).index("/") if "/" in first else 0
     numbers = list(dict.fromkeys(part.values for part in parts if _prefix(part) is not None and not _days(part)))
     numbers = [of_files for of_files in numbers if of_files not in values]
@@ -173,12 +183,12 @@ def _pattern(first: Sequence[str], parts: list[_Part], names: Mapping[int, str])
             text.append(re.escape(constant))
             continue
         part, name = by_place[place], names[place]
+        prefix = _prefix(part) if name not in ("modality", "band") else None
         if name in told:
-            text.append(f"(?P={name})")
+            text.append(f"{prefix or ''}(?P={name})")
             continue
         told.append(name)
-        prefix = _prefix(part)
-        if name != "modality" and prefix is not None:
+        if prefix is not None:
             text.append(f"{prefix}(?P<{name}>\\d+)")
         elif len(part.distinct) <= _FEW:
             text.append(f"(?P<{name}>{'|'.join(map(re.escape, part.distinct))})")
@@ -194,7 +204,7 @@ def _labels(parts: list[_Part], names: Mapping[int, str]) -> dict[str, dict[str,
         name = names[part.place]
         if name == "day":
             labels[name] = {"type": "date", "format": "%Y%m%d"}
-        elif name in ("modality", "patch", "scene"):
+        elif name in ("modality", "band", "patch", "scene"):
             continue
         elif _prefix(part) is not None:
             labels[name] = {"type": "integer"}
@@ -223,81 +233,3 @@ def _seen(files: Files, entry: Entry) -> Seen:
         raise RequestError(f"{entry.key}: {error.reason}: {error.detail}") from None
     height, width, bands = raster.pixels.shape
     return Seen(raster.pixels.dtype.name, (height, width), bands, raster.georeference is not None)
-
-
-def recipe_text(found: Draft, name: str) -> str:
-    """Return a recipe, in YAML; what cannot be known from files is marked with ``edit``."""
-    sizes = {seen.size[0] for seen in found.kinds.values()}
-    size = min(sizes)
-    names = {kind: _word(kind or "image", place) for place, kind in enumerate(found.kinds)}
-    placed = all(seen.placed for seen in found.kinds.values())
-    lines = [
-        f"# Drafted from {found.files:,} files. What is marked with `edit` cannot be known from them.",
-        "format: 2",
-        f"name: {name}",
-        f"title: {name}  # edit: its name for people",
-        "catalog: own",
-        "",
-        "source:",
-        "  match: path",
-        f"  pattern: {_quoted(found.pattern)}",
-        '  ignore: ["._*", "*/._*", "*.txt", "*.csv", "*.json", "*.aux.xml", "*__MACOSX/*", "*.DS_Store", "*Thumbs.db"]',
-        f"  georeference: {'file' if placed else 'none'}",
-        "  incomplete: reject",
-        "",
-        f'patch: {{id: "{found.id}", id_length: 64, size: {size}}}',
-        "period: {start: 2000-01-01, end: 2000-12-31}  # edit: first and last day that the images are of",
-        "",
-        *(["labels:"] if found.labels else []),
-        *(f"  {label}: {_flow(facts)}" for label, facts in found.labels.items()),
-        "",
-        "modalities:",
-        *(line for kind, seen in found.kinds.items() for line in _modality_lines(names[kind], kind, seen)),
-        "",
-        "layout:",
-        f"  tile: {size}  # edit: where patches overlap, the distance from one to the next",
-        f"  shard: {max(1, min(1024, 2**24 // size**2))}",
-        "  labels: 131072",
-        "  header_bytes: 2048",
-        "  path_bytes: 256",
-        "  memory_limit_mb: 1000",
-        "  profile: balanced",
-        "  profiles:",
-        f"    balanced: {{{', '.join(f'{names[kind]}: zstd-3' for kind in found.kinds)}}}",
-    ]
-    if len(sizes) > 1:
-        lines.insert(1, f"# Its files are of several sizes ({', '.join(map(str, sorted(sizes)))} px); a cube takes one.")
-    return "\n".join(lines) + "\n"
-
-
-def _modality_lines(name: str, token: str, seen: Seen) -> list[str]:
-    bands = ", ".join(f"{{name: b{number}}}" for number in range(1, seen.bands + 1))
-    return [
-        f"  {name}:",
-        f"    token: {_quoted(token or name)}",
-        f"    title: {name}  # edit",
-        f"    dtype: {seen.dtype}",
-        f"    fill: {'nan' if seen.dtype.startswith('float') else 0}",
-        '    units: "1"  # edit',
-        "    typical_ratio: 2.0",
-        f"    bands: [{bands}]  # edit: their names, in the order of the files",
-    ]
-
-
-def _word(text: str, place: int) -> str:
-    """Return a name that a modality can have."""
-    word = re.sub(r"[^A-Za-z0-9_]", "_", text)
-    return word if word[:1].isalpha() else f"kind{place + 1}"
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _flow(facts: Mapping[str, Any]) -> str:
-    def text(value: Any) -> str:
-        if isinstance(value, list):
-            return f"[{', '.join(map(_quoted, value))}]"
-        return f'"{value}"' if "%" in str(value) else str(value)
-
-    return "{" + ", ".join(f"{key}: {text(value)}" for key, value in facts.items()) + "}"

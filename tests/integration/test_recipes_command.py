@@ -65,6 +65,27 @@ def dated(root: Path, rng: np.random.Generator) -> dict[str, np.ndarray]:
     }
 
 
+def test_bands_in_files_of_two_sizes_are_drafted(tmp_path: Path) -> None:
+    rng, pixels = np.random.default_rng(SEED), {}
+    for number in range(3):
+        for band, side in (("B02", 32), ("B8A", 16), ("B03", 32)):
+            path = f"field{number}/field{number}_{band}.png"
+            pixels[path] = rng.integers(0, 256, (side, side), "uint8")
+            (tmp_path / "files" / path).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels[path]).save(tmp_path / "files" / path)
+    assert run("recipes", "new", "--source", tmp_path / "files", "--to", tmp_path / "mine.yaml").exit_code == 0
+    recipe = read_recipe(str(tmp_path / "mine.yaml"))
+    assert {name: [band.name for band in of.bands] for name, of in recipe.modalities.items()} == {
+        "image_32": ["B02", "B03"],
+        "image_16": ["B8A"],
+    }
+    assert run("recipes", "check", tmp_path / "mine.yaml", "--source", tmp_path / "files").exit_code == 0
+    cube.build(tmp_path / "mine.yaml", tmp_path / "files", tmp_path / "x.zarr")
+    opened = cube.open_cube(tmp_path / "x.zarr")
+    np.testing.assert_array_equal(opened.image_32[1, 1], pixels["field1/field1_B03.png"])
+    np.testing.assert_array_equal(opened.image_16[2, 0], pixels["field2/field2_B8A.png"])
+
+
 @pytest.mark.parametrize(
     ("make", "labels", "modalities"),
     [
