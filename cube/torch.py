@@ -1,5 +1,6 @@
 """PyTorch datasets and loaders over a cube; needs the extra ``torch``."""
 
-from cube.train.torch import BatchDataset, BatchLoader, ImageAndMask, PatchDataset, class_shares, group_table
+from cube.train.forms import Classification, ImageAndMask, class_shares, group_table
+from cube.train.torch import BatchDataset, BatchLoader, PatchDataset
 
-__all__ = ["BatchDataset", "BatchLoader", "ImageAndMask", "PatchDataset", "class_shares", "group_table"]
+__all__ = ["BatchDataset", "BatchLoader", "Classification", "ImageAndMask", "PatchDataset", "class_shares", "group_table"]

@@ -25,6 +25,7 @@ from cube.query.filters import CLASS
 from cube.query.table import DIGEST, FACTS, VALUES
 from cube.recipes.recipe import Recipe
 from cube.survey.summary import PatchClasses
+from cube.tasks.labelling import label_texts, patch_labels
 
 Labels = Mapping[str, NDArray[Any]]
 Classes = Mapping[str, PatchClasses]
@@ -59,13 +60,14 @@ def patch_table(recipe: Recipe, labels: Labels, classes: Classes, *, href: str, 
         **_names(labels),
         **_contents(recipe, labels),
         **_classes(recipe, classes),
+        **(said := _labels(recipe, classes)),
         "links": _constant([_collection_link(), store_link(href)], rows),
         "assets": _constant({"zarr": zarr_asset(href)}, rows),
         "collection": _constant(recipe.name, rows),
     }
     extensions = with_extensions({**dict.fromkeys(columns), "assets": {"zarr": zarr_asset(href)}})["stac_extensions"]
     table = pa.table({**columns, "stac_extensions": _constant(extensions, rows, pa.list_(pa.string()))})
-    return table.replace_schema_metadata(_metadata(table, _texts(recipe, labels), digest))
+    return table.replace_schema_metadata(_metadata(table, _texts(recipe, labels) | _words(said), digest))
 
 
 def parquet(table: pa.Table) -> bytes:
@@ -213,6 +215,23 @@ def _classes(recipe: Recipe, classes: Classes) -> dict[str, Any]:
         for code, share in zip(codes, shares.T, strict=True):
             columns[f"{CLASS}{legend}:{names[code]}"] = pa.array(share, mask=unknown)
     return columns
+
+
+def _labels(recipe: Recipe, classes: Classes) -> dict[str, Any]:
+    """Return labels of patches by the first legend, such as ``patchcube:label10`` and, of several, ``patchcube:labels10``."""
+    if not classes:
+        return {}
+    legend, (_, shares) = next(iter(classes.items()))
+    listed, columns = recipe.legends[legend], {}
+    for name, way in patch_labels([item.name for item in listed], [item.group or "" for item in listed], shares).items():
+        for column, texts in zip((name, name.replace("label", "labels")), label_texts(*way), strict=True):
+            columns[f"patchcube:{column}"] = pa.array([text or None for text in texts], pa.string())
+    return columns
+
+
+def _words(columns: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the values that texts of the table have."""
+    return {name.partition(":")[2]: sorted(filter(None, set(values.to_pylist()))) for name, values in columns.items()}
 
 
 def _texts(recipe: Recipe, labels: Labels) -> dict[str, list[str]]:

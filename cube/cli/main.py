@@ -12,6 +12,7 @@ from cube.cli.catalog import info, search_command
 from cube.cli.demo import demo
 from cube.cli.machine import tell
 from cube.cli.recipes import recipes
+from cube.cli.split import split
 from cube.cli.storage import clean, copy
 from cube.cli.verify import verify
 from cube.cli.words import visible
@@ -53,5 +54,5 @@ def main() -> None:
     """
 
 
-for command in (recipes, plan, build_command, verify, info, search_command, copy, clean, demo):
+for command in (recipes, plan, build_command, verify, info, search_command, split, copy, clean, demo):
     main.add_command(command)

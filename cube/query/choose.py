@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cube.errors import FilterError, RequestError
 from cube.geo.polygons import bounds
 from cube.geo.projection import numbered
-from cube.query.filters import CLASS, DATES, MAIN_CLASS, check_fields, matching
+from cube.query.filters import DATES, MAIN_CLASS, check_fields, is_of_classes, matching
 from cube.query.grammar import clauses_of, parse
 
 Array = NDArray[Any]
@@ -44,7 +44,7 @@ def select_patches(  # noqa: PLR0913 (each is a keyword of its own)
     if where is not None:
         expression = parse(where)
         asked = {clause.field for clause in clauses_of(expression)}
-        of_classes = {name for name in asked if shares is not None and (name.startswith(CLASS) or name == MAIN_CLASS)}
+        of_classes = {name for name in asked - set(names) if shares is not None and is_of_classes(name)}
         of_modalities = {name for name in asked - of_classes if name.partition(":")[0] in names and ":" in name}
         more = [MAIN_CLASS] if shares is not None else []
         dated = DATES if seasons and "season" in names else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
+import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from fnmatch import fnmatchcase
@@ -24,6 +25,8 @@ MAIN_CLASS = "class"
 """The field that is the class which covers most of a patch, in one word; as column of the table, ``patchcube:class``."""
 CLASS = "class:"
 """Begins the field that is a class's share of a patch's pixels, and the column it is kept in: ``class:LEGEND:word``."""
+_LABEL = re.compile(r"labels?[0-9]+")
+"""A field that is the label of a patch by its classes, such as ``label10``, or all of those it may have, ``labels10``."""
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -32,6 +35,11 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 Array = NDArray[Any]
+
+
+def is_of_classes(field: str) -> bool:
+    """Tell whether a field is told by the classes of a patch, which stand in the table of patches."""
+    return field.startswith(CLASS) or field == MAIN_CLASS or _LABEL.fullmatch(field) is not None
 
 
 def holds(expression: Expression, passes: Callable[[Clause], Any]) -> Any:

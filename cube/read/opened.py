@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from cube.store.failures import undamaged
 from cube.store.objects import ObjectStore
 from cube.store.protocol import Store
 from cube.store.urls import is_local, open_store
+
+if TYPE_CHECKING:
+    from cube.store.parquet import ColumnFile
 
 Array = NDArray[Any]
 
@@ -151,14 +154,28 @@ class Source:
         several, ``RequestError`` if there is no table or it is of another cube.
         """
         if field not in self._values:
-            from cube.query.table import DIGEST, open_table, own_facts, read_shares
+            from cube.query.table import read_shares
 
-            options = self.store.options if isinstance(self.store, ObjectStore) else None
-            file, certified = open_table(target_of(self.url, options=options).stac), self.attributes["cube"]["certificate"]
-            if own_facts(file)[DIGEST] != f"{certified['hash']}:{certified['pixels']}":
-                raise RequestError(f"{file.url} is of another cube than {self.url}: its pixels' digest is not the cube's")
-            self._values[field] = read_shares(file, field)
+            self._values[field] = read_shares(self._table(), field)
         return self._values[field]
+
+    def fractions(self, legend: str = "") -> Array:
+        """Return the shares (patch, class) of all classes of a legend, NaN in gaps; of the table's first where none is named.
+
+        Raises ``RequestError`` as ``shares`` does, and if the table has no such legend.
+        """
+        from cube.query.table import read_fractions
+
+        return read_fractions(self._table(), legend)
+
+    def _table(self) -> ColumnFile:
+        from cube.query.table import DIGEST, open_table, own_facts
+
+        options = self.store.options if isinstance(self.store, ObjectStore) else None
+        file, certified = open_table(target_of(self.url, options=options).stac), self.attributes["cube"]["certificate"]
+        if own_facts(file)[DIGEST] != f"{certified['hash']}:{certified['pixels']}":
+            raise RequestError(f"{file.url} is of another cube than {self.url}: its pixels' digest is not the cube's")
+        return file
 
     def reader(self, modality: str, cache: TileCache | None = None) -> PixelReader:
         """Return what reads the pixels of a modality."""

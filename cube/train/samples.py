@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cube.errors import RequestError
 from cube.query.choose import select_patches
+from cube.read.labels import is_several, label_classes, label_values
 from cube.read.opened import Source, open_source
 from cube.read.pixels import PixelReader
 from cube.read.ranges import Window
@@ -31,10 +32,16 @@ class Choice:
     """Filter over the labels of patches, such as ``season=summer and split=train``."""
     bbox: Box | None = None
     """West, south, east, north in degrees; patches whose footprint meets it."""
+    ids: Sequence[str] | None = None
+    """Ids of patches, such as those of one part of a split; all by default. They come in the order in which they are stored."""
+    labels: Sequence[str] = ()
+    """Labels that come with each batch, as numbers: see :meth:`Samples.target`."""
     incomplete: Literal["refuse", "leave out", "keep"] = "refuse"
     """What becomes of patches that lack a wanted modality. Kept ones hold the fill value there; ``present`` tells."""
 
 
+_DERIVED = ("readers", "ids", "present", "runs")
+"""What is read again where it is needed."""
 CHOICES = tuple(item.name for item in fields(Choice))
 """Options by which patches are chosen."""
 
@@ -57,11 +64,15 @@ class Samples:
         require_known("Samples", choice, CHOICES)
         self.url, self.storage_options, self.choice = url, dict(storage_options or {}), Choice(**choice)
         require_one("incomplete", self.choice.incomplete, ("refuse", "leave out", "keep"))
-        self._source = open_source(url, self.storage_options, expect)
+        self._source, self._targets = open_source(url, self.storage_options, expect), dict[str, Array]()
+        self.labels = (self.choice.labels,) if isinstance(self.choice.labels, str) else tuple(self.choice.labels)
+        """Labels that come with each batch."""
         self.modalities = _bands(self._source, self.choice.modalities)
         """Modality → positions of the wanted bands."""
         self.rows = self._chosen()
         """Positions of the patches in the cube."""
+        for name in self.labels:
+            self.target(name)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -81,7 +92,7 @@ class Samples:
 
     def about(self, indices: NDArray[np.int64]) -> dict[str, Array]:
         """Return the ids of patches and, where gaps are kept, ``present`` (patch, modality): what is no gap."""
-        known = {"patch": self.ids[indices]}
+        known = {"patch": self.ids[indices], **{name: self.target(name)[indices] for name in self.labels}}
         return known | {"present": self.present[indices]} if self.choice.incomplete == "keep" else known
 
     @cached_property
@@ -110,6 +121,53 @@ class Samples:
             raise RequestError(f"{self.url} has no label {name!r}; it has {', '.join(self._source.labels)}")
         return self._source.value(name)[self.rows]
 
+    def target(self, name: str) -> Array:
+        """Return a label of the patches (patch) as numbers.
+
+        Texts and classes become int64 codes, positions in :meth:`classes`, -1 where there is none. Labels of several classes,
+        such as ``labels10``, become float32 of 0 and 1 (patch, class). Numbers stay as they are; dates are days since 2000.
+        ``label10`` and its like are labels by the shares of land cover (:mod:`cube.tasks.labelling`) and stand in the catalog
+        beside the cube.
+
+        Raises ``RequestError`` if there is no such label, or it holds several values per patch.
+        """
+        if name not in self._targets:
+            self._targets[name] = self._target(name)
+        return self._targets[name]
+
+    def classes(self, name: str) -> list[str]:
+        """Return the classes of a label, in the order of its codes.
+
+        Those of ``label10`` are in the order of the legend, those of other texts sorted, of all patches of the cube.
+        """
+        return label_classes(self._source, name)
+
+    def fractions(self, legend: str = "") -> NDArray[np.float32]:
+        """Return the shares (patch, class) of the classes of a legend, the first of the catalog's where none is named.
+
+        NaN where there is no land cover. They stand in the catalog beside the cube: no pixel is read. Raises ``RequestError``
+        for a cube without a catalog, or a legend that it has not.
+        """
+        return np.asarray(self._source.fractions(legend)[self.rows])
+
+    def forget(self) -> None:
+        """Forget what was derived from the choice of modalities."""
+        for name in _DERIVED:
+            self.__dict__.pop(name, None)
+
+    def _target(self, name: str) -> Array:
+        values = label_values(self._source, name)[self.rows]
+        if values.ndim != 1:
+            raise RequestError(f"{name} holds several values per patch: expected a label that holds one")
+        if values.dtype.kind not in "UO":
+            return values
+        classes = self.classes(name)
+        if is_several(self._source, name):
+            rows = [[known in text.split("; ") for known in classes] for text in values.tolist()]
+            return np.array(rows, np.float32).reshape(len(values), len(classes))
+        code = {text: place for place, text in enumerate(classes)}
+        return np.array([code.get(text, -1) for text in values.tolist()], np.int64)
+
     def constant(self, name: str) -> Array:
         """Return what does not vary by patch, such as ``IGBP_code``. Raises ``RequestError`` if there is none of that name."""
         if name not in self._source.specs:
@@ -132,6 +190,7 @@ class Samples:
             shown=known.shown,
             seasons=known.seasons,
         )
+        rows = rows if choice.ids is None else self._of_ids(rows, choice.ids)
         complete = self._present(rows).all(axis=1)
         if not complete.all() and self.choice.incomplete == "refuse":
             raise RequestError(
@@ -143,13 +202,21 @@ class Samples:
             raise RequestError(f"{self.url} has no such patches: where={self.choice.where!r}, bbox={self.choice.bbox}")
         return rows
 
+    def _of_ids(self, rows: NDArray[np.int64], ids: Sequence[str]) -> NDArray[np.int64]:
+        wanted = np.array([ids] if isinstance(ids, str) else list(ids), str)
+        if unknown := wanted[~np.isin(wanted, self._source.value("patch"))].tolist():
+            raise RequestError(
+                f"{self.url} has no patch {unknown[0]!r}{f' and {len(unknown) - 1:,} more' if unknown[1:] else ''}"
+            )
+        return rows[np.isin(self._source.value("patch")[rows], wanted)]
+
     def _present(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         places = [list(self._source.modalities).index(name) for name in self.modalities]
         present: NDArray[np.bool_] = self._source.value("present")[rows][:, places].astype(bool)
         return present
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("readers", "ids", "present", "runs")}
+        return {name: value for name, value in self.__dict__.items() if name not in _DERIVED}
 
 
 def _bands(source: Source, wanted: Any) -> dict[str, NDArray[np.int64] | slice]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,9 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from cube.train.batches import Batches
+from cube.train.forms import Classification, Form, Sample, Shaping
 from cube.train.samples import CHOICES, Samples
 from cube.train.states import read_state, require_known, require_one, require_whole
-
-Sample = dict[str, Any]
-Form = Callable[[Sample], Sample]
-"""Turns a batch, or a sample, of tensors into what a training script takes. Must be picklable for worker processes."""
 
 _WIDER: dict[Any, Any] = {np.dtype("uint16"): np.dtype("int32"), np.dtype("uint32"): np.dtype("int64")}
 """Types PyTorch computes with in place of those it only stores."""
@@ -39,7 +35,8 @@ class PatchDataset(Dataset[Sample]):
 
     def __init__(self, url: str, *, form: Form | None = None, **options: Any) -> None:
         require_known("PatchDataset", options, (*CHOICES, "storage_options", "expect"))
-        self.samples, self.form = Samples(url, **options), form
+        samples = Samples(url, **options)
+        self.samples, self.form = form.wanted(samples) if isinstance(form, Classification) else samples, form
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -67,15 +64,13 @@ class BatchDataset(IterableDataset[Sample]):
 
     def __init__(self, samples: Samples, *, form: Form | None = None, **options: Any) -> None:
         require_known("BatchDataset", options, OPTIONS)
-        if isinstance(form, ImageAndMask):
+        if isinstance(form, Shaping):
             samples = form.wanted(samples)
         self.batches = Batches(samples, **options)
         readable = {name: _WIDER.get(np.dtype(r.layout.dtype)) for name, r in samples.readers.items()}
         self.batches.dtypes = {**{name: kind for name, kind in readable.items() if kind}, **self.batches.dtypes}
-        if isinstance(form, ImageAndMask):  # joined and cast while they are copied, not afterwards
-            self.batches.stack = {"image": form.images, "mask": (form.classes,)}
-            kinds = {**dict.fromkeys(form.images, np.dtype(np.float32)), form.classes: np.dtype(np.int64)}
-            self.batches.dtypes = {**self.batches.dtypes, **kinds}
+        if isinstance(form, Shaping):  # joined and cast while they are copied, not afterwards
+            self.batches.stack, self.batches.dtypes = form.stack, {**self.batches.dtypes, **form.dtypes}
         self.form = form
         self.position = torch.tensor([self.batches.epoch, self.batches.start]).share_memory_()
         """Epoch, and batches of it that this rank had consumed when it began to iterate; seen by all workers."""
@@ -153,65 +148,6 @@ class BatchLoader:
         mine = self.state_dict()
         own = {name: mine[name] for name in ("workers", "plan")}
         self._epoch, self._consumed = read_state(state, own, len(self))
-
-
-@dataclass(frozen=True)
-class ImageAndMask:
-    """The form that TorchGeo's SEN12MS has: ``image`` (…, band, y, x) float32 and ``mask`` (…, y, x) int64.
-
-    ``image`` stacks the bands of ``images`` in order, ``mask`` is the band ``band`` of ``classes``. Where a ``table`` is
-    given, codes are looked up in it: see :func:`group_table`.
-    """
-
-    images: tuple[str, ...] = ("s1", "s2")
-    classes: str = "lc"
-    band: int = 0
-    table: tuple[int, ...] | None = None
-
-    def __call__(self, sample: Sample) -> Sample:
-        """Return ``image``, ``mask`` and whatever is neither."""
-        image = sample.get("image")
-        if image is None:
-            image = torch.cat([sample[name].to(torch.float32) for name in self.images], dim=-3)
-        mask = sample["mask"][..., 0, :, :] if "mask" in sample else sample[self.classes][..., self.band, :, :].to(torch.int64)
-        if self.table is not None:
-            mask = torch.tensor(self.table)[mask]
-        rest = {name: value for name, value in sample.items() if name not in (*self.images, self.classes, "image", "mask")}
-        return {"image": image, "mask": mask, **rest}
-
-    def wanted(self, samples: Samples) -> Samples:
-        """Return the same samples with only the band of ``classes`` that makes the mask, where they have any."""
-        if self.classes not in samples.modalities:
-            return samples
-        part = copy(samples)
-        every = np.arange(samples.readers[self.classes].layout.bands)[samples.modalities[self.classes]]
-        require_whole("band", self.band, -len(every), len(every) - 1)
-        part.modalities = {**samples.modalities, self.classes: every[[self.band]]}
-        return part
-
-
-def group_table(samples: Samples, legend: str) -> tuple[int, ...]:
-    """Return the code of the wider class for every code of a legend, by position; 0 for codes the legend does not know.
-
-    Wider classes are numbered from 1, as their names first appear. Raises ``RequestError`` for a legend without them.
-    """
-    codes, groups = samples.constant(f"{legend}_code").tolist(), samples.constant(f"{legend}_group").tolist()
-    names = list(dict.fromkeys(name for name in groups if name))
-    table = np.zeros(256, np.int64)
-    for code, name in zip(codes, groups, strict=True):
-        table[code] = names.index(name) + 1 if name else 0
-    return tuple(table.tolist())
-
-
-def class_shares(mask: Any, classes: int) -> Any:
-    """Return (patch, class): which share of each mask (patch, y, x) is of each class 1 … ``classes``.
-
-    The class of a scene is the one with the largest share; with several labels, those with a share of 0.1 or more.
-    """
-    counts = torch.zeros(len(mask), classes + 1, dtype=torch.float32)
-    flat = mask.reshape(len(mask), -1)
-    counts.scatter_add_(1, flat, torch.ones_like(flat, dtype=torch.float32))
-    return counts[:, 1:] / flat.shape[1]
 
 
 def _turn(lengths: Sequence[int], consumed: int) -> list[tuple[int, int]]:
