@@ -281,7 +281,7 @@ def cube_loader(folder: Path, workers: int = 0) -> Figures:
 def cube_form(folder: Path) -> Figures:
     """Ours in the form of TorchGeo's data set: image float32 of 15 bands, mask int64."""
     from cube import Samples
-    from cube.train.torch import BatchLoader, ImageAndMask
+    from cube.torch import BatchLoader, ImageAndMask
 
     loader = BatchLoader(Samples(cube_url(folder)), batch_size=BATCH, form=ImageAndMask())
     for _ in loader:

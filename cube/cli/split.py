@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--to", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="CSV to write.")
 @click.option("--by", default="season,scene", show_default=True, metavar="LABELS", help="What must not be divided.")
 @click.option("--balance", default="", metavar="LEGEND", help="Classes to balance, or none; the catalog's first by default.")
-@click.option("--where", default=None, metavar="FILTER", help='Only some patches, such as "season=summer".')
+@click.option("--where", default=None, metavar="FILTER", help='Only some patches, such as "scene<=40".')
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides between equals.")
 @CONFIG
 @JSON

@@ -27,9 +27,7 @@ _PAIRED = 0.5
 _SPLIT = re.compile(r"([_\-./ ])")
 _KINDS = {"image", "images", "img", "imgs", "mask", "masks", "label", "labels", "target", "targets", "gt", "s1", "s2"}
 """Words that tell files of one patch apart, even where all files are of one type."""
-_BAND = re.compile(
-    r"B\d{1,2}A?|band_?\d{1,2}|[VH][VH]|red|green|blue|nir|swir[12]?|rededge\d?|pan|coastal|cirrus", re.IGNORECASE
-)
+_BAND = re.compile(r"B\d{1,2}A?|band_?\d{1,2}|[VH][VH]|red|green|blue|nir|swir[12]?|rededge\d?|pan|cirrus", re.IGNORECASE)
 """Words that tell which band a file is of."""
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 

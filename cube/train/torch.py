@@ -176,6 +176,8 @@ def _tensor(value: Any) -> Any:
     """Return an array of numbers as a tensor, texts as they are."""
     if isinstance(value, np.ndarray) and value.dtype.kind != "U":
         return torch.from_numpy(_widened(value))
+    if isinstance(value, np.generic) and value.dtype.kind != "U":
+        return torch.tensor(value.item(), dtype=torch.from_numpy(_widened(np.array([value]))).dtype)
     return value.tolist() if isinstance(value, np.ndarray) else str(value)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from cube import Samples
-from cube.train.torch import BatchLoader, ImageAndMask
+from cube.torch import BatchLoader, ImageAndMask
 
 EPOCHS = 2
 

@@ -50,7 +50,7 @@ def numbers_of(recipe: Recipe) -> Iterator[float]:
 
 RECIPES = [read_recipe(name) for name in recipe_names()]
 TOTALS = {sum(season.patches or 0 for season in recipe.seasons.values()) for recipe in RECIPES}
-ALLOWED_WORDS = {"red", "green", "blue", "cirrus", "test", "train", "validation", "Water", "map", "rgb", WHOLE}
+ALLOWED_WORDS = {"red", "green", "blue", "cirrus", "nir", "test", "train", "validation", "Water", "map", "rgb", WHOLE}
 """Common names of the STAC eo extension, by which bands are found, words of any language, and the season of those without."""
 WORDS = {word for recipe in RECIPES for word in words_of(recipe) if len(word) > SHORT} - ALLOWED_WORDS - OF_THE_PROGRAM
 VALUES = {value for recipe in RECIPES for value in numbers_of(recipe)} | TOTALS

@@ -14,7 +14,8 @@ from cube.train.samples import Samples
 try:
     import torch
 
-    from cube.train.torch import BatchDataset, BatchLoader, ImageAndMask, PatchDataset, _turn, class_shares, group_table
+    from cube.torch import BatchDataset, BatchLoader, ImageAndMask, PatchDataset, class_shares, group_table
+    from cube.train.torch import _turn
 except ModuleNotFoundError:
     torch = None
 
