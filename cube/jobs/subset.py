@@ -160,7 +160,9 @@ def write_shard(extract: Extract, index: int, rows: Array, present: Array, diges
             writer.finish()
         objects[key] = writer.stored
         tiles[name] = [int((writer.index[..., 0] != ABSENT).sum()), len(writer.seen)]
-    for key, data in pack_headers(extract.specs[HEADERS], index, _headers(extract, rows, sizes)):
+    for key, data in pack_headers(
+        extract.specs[HEADERS], index, read_headers(extract.source, extract.specs[HEADERS], rows, sizes)
+    ):
         extract.to.write(key, data)
         objects[key] = len(data)
     extract.to.secure(objects)
@@ -180,16 +182,20 @@ def _adopt(reader: PixelReader, writer: ShardWriter, rows: Array, present: Array
                 raise CorruptError(f"{reader.spec.path}: the pixels of patch {rows[slot]} are not those of its digest")
 
 
-def _headers(extract: Extract, rows: Array, sizes: Array) -> dict[tuple[int, int], bytes]:
-    """Return the headers of some patches, by patch and modality."""
-    spec, headers = extract.specs[HEADERS], {}
+def read_headers(source: Store, spec: ArraySpec, rows: Array, sizes: Array) -> dict[tuple[int, int], bytes]:
+    """Return the headers of some patches, by patch and modality.
+
+    ``rows`` (patch) are positions in the cube, ``sizes`` (patch, modality) the bytes of the headers. Raises ``CorruptError``
+    for a damaged chunk.
+    """
+    headers: dict[tuple[int, int], bytes] = {}
     chunks, places = np.divmod(rows, spec.chunks[0])
     for chunk in np.unique(chunks).tolist():
         here = np.flatnonzero(chunks == chunk)
         parts = []
         for key in header_keys(spec, chunk, sizes[here].ravel().tolist()):
             try:
-                parts.append(decode_chunk(spec, extract.source.read(key)))
+                parts.append(decode_chunk(spec, source.read(key)))
             except CorruptError as error:
                 raise CorruptError(f"{key}: {error}") from None
         values = np.concatenate(parts, axis=-1)

@@ -16,7 +16,7 @@ from cube import errors
 
 PAGE = Path(__file__).parents[2] / "docs/api.md"
 ROW = re.compile(r"^\|(?: `([\w.]+)`)? \| `(\w+)` \| (.+) \|$", re.MULTILINE)
-MODULES = ("cube", "cube.torch", "cube.scenes", "cube.placements", "cube.splits", "cube.accessor", "cube.errors")
+MODULES = ("cube", "cube.torch", "cube.scenes", "cube.placements", "cube.splits", "cube.tasks", "cube.accessor", "cube.errors")
 
 
 def listed() -> dict[str, list[str]]:

@@ -100,6 +100,14 @@ def test_every_file_comes_back_from_its_image(examples: Path, built: Path) -> No
                 assert data == (examples / path).read_bytes()
 
 
+def test_files_of_bands_are_exported_to_the_byte(examples: Path, built: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["export", str(built), "--to", str(tmp_path / "back")])
+    assert "84 files as the originals, byte for byte" in result.output
+    back = [path for path in (tmp_path / "back").rglob("*") if path.is_file()]
+    assert len(back) == 84
+    assert all(path.read_bytes() == (examples / path.relative_to(tmp_path / "back")).read_bytes() for path in back)
+
+
 def test_pairs_are_those_of_the_table(built: Path) -> None:
     opened = cube.open_cube(built)
     assert set(opened.country.values.tolist()) == {"Austria", "Portugal", "Finland", "Ireland"}

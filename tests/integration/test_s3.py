@@ -21,6 +21,7 @@ from cube import Samples
 from cube.convert.preparation import claimed
 from cube.errors import TargetError
 from cube.format.target import target_of
+from cube.jobs.export import export_cube
 from cube.store import failures as answers
 from cube.store.urls import open_store
 from cube.verify.verification import verify_cube
@@ -312,3 +313,14 @@ def test_archives_are_read_where_they_lie(
 def cube_objects(url: str) -> dict[str, bytes]:
     store = open_store(url)
     return {entry.key: store.read(entry.key) for entry in store.list()}
+
+
+def test_files_come_back_from_s3_and_to_it(remote: Built, made: Made, tmp_path: Path) -> None:
+    told = export_cube(remote.target, open_store("s3://private/back"))
+    assert told.equal == 0
+    again = export_cube(remote.target, open_store("s3://private/back"))
+    assert again.standing == again.exact == told.exact
+    here = export_cube(remote.target, open_store(str(tmp_path / "back")))
+    assert here.sums == told.sums
+    for path in (tmp_path / "back").rglob("*.tif"):
+        assert path.read_bytes() == (made.folder / path.relative_to(tmp_path / "back")).read_bytes()

@@ -1,0 +1,237 @@
+"""The way back: files as they were, byte for byte where that was kept, else equal images; or plain images for other tools."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Any, BinaryIO
+
+from distributed import Client
+from numpy.typing import NDArray
+
+from cube.errors import CorruptError, RequestError
+from cube.format.arrays import values_digest
+from cube.format.layout import meanings
+from cube.format.originals import HEADERS, ORIGINALS
+from cube.format.root import read_root
+from cube.format.small import read_array
+from cube.format.target import Target
+from cube.jobs.restoring import Form, Labels, Origin, Restored, export_part, restored
+from cube.jobs.subset import array_specs
+from cube.query.choose import select_patches
+from cube.read.opened import open_source
+from cube.store.protocol import Store
+from cube.verify.tasks import unpacked_paths
+from cube.work.clusters import Task, run
+from cube.work.watch import SILENT, Watcher
+
+_AT_ONCE = 64
+"""Patches that one task restores."""
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What of a cube is to come back, and how."""
+
+    where: str = ""
+    """Filter over the labels of patches; all where empty."""
+    modalities: Sequence[str] = ()
+    """Kinds of image; all where empty."""
+    form: Form = "original"
+    """The files as they were, or plain images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What an export did."""
+
+    to: str
+    patches: int
+    exact: int
+    """Files that are the originals, to the byte."""
+    equal: int
+    """Files with equal pixels and place, other bytes."""
+    standing: int
+    """Files that an earlier run had written."""
+    bytes: int
+    seconds: float
+    sums: tuple[tuple[str, str], ...]
+    """Path and SHA-256 of every file, in the order of the paths."""
+
+    def document(self) -> dict[str, Any]:
+        """Return the export as plain data, without the sums."""
+        return {name: getattr(self, name) for name in ("to", "patches", "exact", "equal", "standing", "bytes", "seconds")}
+
+    def manifest(self) -> str:
+        """Return the sums as ``sha256sum -c`` takes them."""
+        return "".join(f"{total}  {path}\n" for path, total in self.sums)
+
+
+def export_cube(
+    source: Target,
+    to: Store,
+    client: Client | None = None,
+    *,
+    wanted: Wanted | None = None,
+    watcher: Watcher = SILENT,
+) -> Exported:
+    """Write the files of a cube, or of some patches and modalities, under the names and folders they had.
+
+    Each is held against the cube's certificate before it is written. Files of the right size that are there already stay.
+    Raises ``RequestError`` if there is no cube or nothing is chosen, ``FilterError`` for a filter that cannot be read,
+    ``CorruptError`` where the cube is damaged: what was written by then is right.
+    """
+    started = time.monotonic()
+    wanted = wanted or Wanted()
+    origin, everything = _planned(source, wanted)
+    there = {entry.key: entry.size for entry in to.list()} if wanted.form == "original" else {}
+    tasks = _tasks(replace(origin, to=to), everything, there)
+    watcher.start("exporting", len(everything.rows))
+    found: list[Restored] = []
+    for part in run(client, export_part, tasks):
+        watcher.count(part.patches, sum(size for _, _, size, _ in part.files))
+        found.append(part)
+    files = sorted(file for part in found for file in part.files)
+    standing = sum(there.get(path) == size for path, _, size, exact in files if exact)
+    return _exported(to.url, len(everything.rows), files, standing, started)
+
+
+def stream_cube(
+    source: Target,
+    out: BinaryIO,
+    *,
+    wanted: Wanted | None = None,
+    watcher: Watcher = SILENT,
+) -> Exported:
+    """Write the files as one tar archive, in the order of the cube. Raises as :func:`export_cube` does."""
+    started = time.monotonic()
+    origin, everything = _planned(source, wanted or Wanted())
+    watcher.start("exporting", len(everything.rows))
+    files = []
+    with tarfile.open(fileobj=out, mode="w|") as archive:
+        for labels in _parts(everything):
+            size = 0
+            for file in restored(origin, labels):
+                facts = tarfile.TarInfo(file.path)
+                facts.size = len(file.data)
+                archive.addfile(facts, io.BytesIO(file.data))
+                size += len(file.data)
+                files.append((file.path, sha256(file.data).hexdigest(), len(file.data), file.exact))
+            watcher.count(len(labels.rows), size)
+    return _exported("tar", len(everything.rows), sorted(files), 0, started)
+
+
+def _exported(to: str, patches: int, files: list[tuple[str, str, int, bool]], standing: int, started: float) -> Exported:
+    exact = sum(exact for *_, exact in files)
+    return Exported(
+        to=to,
+        patches=patches,
+        exact=exact,
+        equal=len(files) - exact,
+        standing=standing,
+        bytes=sum(size for _, _, size, _ in files),
+        seconds=time.monotonic() - started,
+        sums=tuple((path, total) for path, total, _, _ in files),
+    )
+
+
+def _planned(source: Target, wanted: Wanted) -> tuple[Origin, Labels]:
+    """Return what is common to all parts, and what the cube says of all chosen patches."""
+    _, root = read_root(source)
+    specs, facts = {spec.path: spec for spec in array_specs(root)}, root["attributes"]["cube"]
+    names = list(facts["modalities"])
+    if unknown := [name for name in wanted.modalities if name not in names]:
+        raise RequestError(f"{source.url} has no modality {unknown[0]!r}; it has {', '.join(names)}")
+    chosen = [name for name in names if not wanted.modalities or name in wanted.modalities]
+    values = _Values(source, specs, facts["certificate"]["arrays"])
+    rows = _chosen(source, values, specs, facts, wanted.where)
+    origin = Origin(
+        source=source.cube,
+        pixels={name: specs[name] for name in chosen},
+        kinds=tuple(names.index(name) for name in chosen),
+        header=specs[HEADERS],
+        stacks=frozenset(facts.get("one_file_per_band", ())),
+        most=max(specs[name].shape[-1] for name in names),
+        form=wanted.form,
+    )
+    placed = "transform" in specs
+    if "kept" not in specs:
+        raise RequestError(f"{source.url} is of a format before 1.2, which does not say what comes back: build it again")
+    labels = Labels(
+        rows=rows,
+        patch=values("patch")[rows],
+        present=values("present")[rows],
+        kept=values("kept")[rows],
+        digest=values("digest")[rows],
+        path=unpacked_paths(values(f"{ORIGINALS}/path")[rows]),
+        header_size=values(f"{ORIGINALS}/header_size")[rows],
+        header_digest=values(f"{ORIGINALS}/digest")[rows],
+        pixel_start=values(f"{ORIGINALS}/pixel_start")[rows],
+        size=values(f"{ORIGINALS}/size")[rows],
+        epsg=values("epsg")[rows] if placed else None,
+        transform=values("transform")[rows] if placed else None,
+        wkt=_definitions(values, specs, rows),
+    )
+    return origin, labels
+
+
+class _Values:
+    """Reads small arrays, each once, and holds them against the certificate."""
+
+    def __init__(self, source: Target, specs: Mapping[str, Any], digests: Mapping[str, str]) -> None:
+        self.source, self.specs, self.digests = source, specs, digests
+        self._known: dict[str, Array] = {}
+
+    def __call__(self, path: str) -> Array:
+        if path not in self._known:
+            values = read_array(self.source.cube, self.specs[path])
+            if values_digest(values) != self.digests.get(path):
+                raise CorruptError(f"{self.source.url}/{path}: its values are not those certified; `cube verify` tells more")
+            self._known[path] = values
+        return self._known[path]
+
+
+def _chosen(
+    source: Target, values: Callable[[str], Array], specs: Mapping[str, Any], facts: Mapping[str, Any], where: str
+) -> Array:
+    names = [path for path, spec in specs.items() if spec.dimensions[0] == "patch" and spec.inner is None and "/" not in path]
+    rows = select_patches(
+        values,
+        names,
+        where or None,
+        shown=meanings(specs.values()),
+        seasons=facts["seasons"],
+        shares=lambda field: open_source(source.url, source.cube.options).shares(field),
+    )
+    if not len(rows):
+        raise RequestError(f"no patch of {source.url} is chosen by --where {where!r}")
+    return rows
+
+
+def _definitions(values: Callable[[str], Array], specs: Mapping[str, Any], rows: Array) -> list[str]:
+    if "crs_index" not in specs:
+        return [""] * len(rows)
+    known = [*values("crs_wkt").tolist(), ""]
+    return [known[place] for place in values("crs_index")[rows].tolist()]
+
+
+def _parts(everything: Labels) -> Iterator[Labels]:
+    """Yield the labels of some patches at a time."""
+    columns = {name: value for name, value in vars(everything).items() if value is not None}
+    for start in range(0, len(everything.rows), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        yield replace(everything, **{name: value[part] for name, value in columns.items()})
+
+
+def _tasks(origin: Origin, everything: Labels, there: Mapping[str, int]) -> Iterable[Task]:
+    assert origin.to is not None
+    for number, labels in enumerate(_parts(everything)):
+        sizes = dict(zip(labels.path.ravel().tolist(), labels.size.ravel().tolist(), strict=True))
+        standing = frozenset(path for path, size in sizes.items() if path and there.get(path) == size)
+        yield f"export-{origin.source.url}-{origin.to.url}-{number}", (origin, labels, standing)
