@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     __version__: str
     from cube.convert.tolerance import Tolerance
     from cube.jobs.build import build
+    from cube.jobs.export import export
     from cube.read.open import open_cube
     from cube.read.scenes import open_patch, open_scene
     from cube.train.batches import Batches
@@ -21,12 +22,13 @@ _HOMES = {
     "Shuffle": "train.shuffle",
     "Tolerance": "convert.tolerance",
     "build": "jobs.build",
+    "export": "jobs.export",
     "open_cube": "read.open",
     "open_patch": "read.scenes",
     "open_scene": "read.scenes",
 }
 
-__all__ = ["Batches", "Samples", "Shuffle", "Tolerance", "build", "open_cube", "open_patch", "open_scene"]
+__all__ = ["Batches", "Samples", "Shuffle", "Tolerance", "build", "export", "open_cube", "open_patch", "open_scene"]
 
 
 def __getattr__(name: str) -> Any:

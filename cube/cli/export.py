@@ -51,7 +51,7 @@ def export(target: str, to: str | None, archive: str | None, config: Settings, a
 
     source = target_of(target, options=config.options(target))
     names = [word.strip() for word in options["modalities"].split(",") if word.strip()]
-    wanted = Wanted(where=options["where"], modalities=names, form=options["form"])
+    wanted = Wanted(where=options["where"], modalities=names, form=options["form"], sums=options["manifest"] is not None)
     if to is not None:
         workers, place = processes(options["workers"]), open_store(to, options=config.options(to), flush=False)
         with open_cluster(scheduler=options["scheduler"], workers=workers if workers > 1 else 0) as client:

@@ -7,7 +7,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from distributed import Client
@@ -19,12 +19,14 @@ from cube.format.layout import meanings
 from cube.format.originals import HEADERS, ORIGINALS
 from cube.format.root import read_root
 from cube.format.small import read_array
-from cube.format.target import Target
+from cube.format.target import Target, target_of
 from cube.jobs.restoring import Form, Labels, Origin, Restored, export_part, restored
 from cube.jobs.subset import array_specs
 from cube.query.choose import select_patches
 from cube.read.opened import open_source
+from cube.source.stacks import parted
 from cube.store.protocol import Store
+from cube.store.urls import open_store
 from cube.verify.tasks import unpacked_paths
 from cube.work.clusters import Task, run
 from cube.work.watch import SILENT, Watcher
@@ -45,6 +47,8 @@ class Wanted:
     """Kinds of image; all where empty."""
     form: Form = "original"
     """The files as they were, or plain images."""
+    sums: bool = True
+    """Whether the SHA-256 of every file is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +66,7 @@ class Exported:
     bytes: int
     seconds: float
     sums: tuple[tuple[str, str], ...]
-    """Path and SHA-256 of every file, in the order of the paths."""
+    """Path and SHA-256 of every file, in the order of the paths; none where they were not wanted."""
 
     def document(self) -> dict[str, Any]:
         """Return the export as plain data, without the sums."""
@@ -71,6 +75,42 @@ class Exported:
     def manifest(self) -> str:
         """Return the sums as ``sha256sum -c`` takes them."""
         return "".join(f"{total}  {path}\n" for path, total in self.sums)
+
+
+def export(  # noqa: PLR0913  what the command takes, each by its name
+    url: str | Path,
+    to: str | Path,
+    *,
+    where: str = "",
+    modalities: Sequence[str] = (),
+    form: Form = "original",
+    client: Client | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Exported:
+    """Give the files of a cube back, as the command ``cube export`` does.
+
+    Parameters
+    ----------
+    url
+        Path or ``s3://`` URL of the cube.
+    to
+        Folder or ``s3://`` prefix to write the files in, under the names they had.
+    where
+        Filter over the labels of patches; all where empty.
+    modalities
+        Kinds of image; all where empty.
+    form
+        ``original``, or ``gtiff``, ``cog`` or ``png`` for plain images.
+    client
+        Dask client to work with; this process where None.
+    storage_options
+        fsspec's, for the cube and for where the files go.
+
+    Returns how many files are the originals to the byte, and the SHA-256 of all. Raises as :func:`export_cube` does.
+    """
+    source = target_of(str(url), options=storage_options)
+    place = open_store(str(to), options=storage_options, flush=False)
+    return export_cube(source, place, client, wanted=Wanted(where=where, modalities=modalities, form=form))
 
 
 def export_cube(
@@ -98,8 +138,7 @@ def export_cube(
         watcher.count(part.patches, sum(size for _, _, size, _ in part.files))
         found.append(part)
     files = sorted(file for part in found for file in part.files)
-    standing = sum(there.get(path) == size for path, _, size, exact in files if exact)
-    return _exported(to.url, len(everything.rows), files, standing, started)
+    return _exported(to.url, len(everything.rows), files, sum(part.standing for part in found), started)
 
 
 def stream_cube(
@@ -119,10 +158,10 @@ def stream_cube(
             size = 0
             for file in restored(origin, labels):
                 facts = tarfile.TarInfo(file.path)
-                facts.size = len(file.data)
-                archive.addfile(facts, io.BytesIO(file.data))
-                size += len(file.data)
-                files.append((file.path, sha256(file.data).hexdigest(), len(file.data), file.exact))
+                facts.size = file.size
+                archive.addfile(facts, io.BytesIO(b"".join(file.parts)))
+                size += file.size
+                files.append((file.path, file.sha256() if origin.summed else "", file.size, file.exact))
             watcher.count(len(labels.rows), size)
     return _exported("tar", len(everything.rows), sorted(files), 0, started)
 
@@ -137,7 +176,7 @@ def _exported(to: str, patches: int, files: list[tuple[str, str, int, bool]], st
         standing=standing,
         bytes=sum(size for _, _, size, _ in files),
         seconds=time.monotonic() - started,
-        sums=tuple((path, total) for path, total, _, _ in files),
+        sums=tuple((path, total) for path, total, _, _ in files if total),
     )
 
 
@@ -159,6 +198,7 @@ def _planned(source: Target, wanted: Wanted) -> tuple[Origin, Labels]:
         stacks=frozenset(facts.get("one_file_per_band", ())),
         most=max(specs[name].shape[-1] for name in names),
         form=wanted.form,
+        summed=wanted.sums,
     )
     placed = "transform" in specs
     if "kept" not in specs:
@@ -232,6 +272,6 @@ def _parts(everything: Labels) -> Iterator[Labels]:
 def _tasks(origin: Origin, everything: Labels, there: Mapping[str, int]) -> Iterable[Task]:
     assert origin.to is not None
     for number, labels in enumerate(_parts(everything)):
-        sizes = dict(zip(labels.path.ravel().tolist(), labels.size.ravel().tolist(), strict=True))
-        standing = frozenset(path for path, size in sizes.items() if path and there.get(path) == size)
-        yield f"export-{origin.source.url}-{origin.to.url}-{number}", (origin, labels, standing)
+        paths = {path for joined in labels.path.ravel().tolist() if joined for path in {joined, *parted(joined)}}
+        known = {path: there[path] for path in paths & there.keys()}
+        yield f"export-{origin.source.url}-{origin.to.url}-{number}", (origin, labels, known)

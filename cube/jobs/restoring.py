@@ -45,6 +45,8 @@ class Origin:
     most: int
     """Side of the largest images in pixels."""
     form: Form
+    summed: bool
+    """Whether the SHA-256 of every file is wanted."""
     to: Store | None = None
 
 
@@ -76,9 +78,22 @@ class File:
     """One file that comes back."""
 
     path: str
-    data: bytes
+    parts: tuple[bytes | memoryview, ...]
+    """Its bytes, one part after another."""
     exact: bool
     """Whether it is the same as the original to the byte."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of it."""
+        return sum(map(len, self.parts))
+
+    def sha256(self) -> str:
+        """Return its SHA-256."""
+        hasher = sha256()
+        for part in self.parts:
+            hasher.update(part)
+        return hasher.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,21 +102,28 @@ class Restored:
 
     patches: int
     files: tuple[tuple[str, str, int, bool], ...]
-    """Path, SHA-256, bytes, and whether it is the original to the byte."""
+    """Path, SHA-256 where it is wanted, bytes, and whether it is the original to the byte."""
+    standing: int
+    """How many of them an earlier run had written."""
 
 
-def export_part(origin: Origin, labels: Labels, standing: frozenset[str]) -> Restored:
-    """Write the files of some patches and return what was written; files in ``standing`` are summed and not written again.
+def export_part(origin: Origin, labels: Labels, there: Mapping[str, int]) -> Restored:
+    """Write the files of some patches and return what was written.
 
-    Raises ``CorruptError`` where pixels or headers are not what was certified.
+    ``there`` is path → bytes of files that are there already: where that is the length of an original, it stays. Raises
+    ``CorruptError`` where pixels or headers are not what was certified.
     """
     assert origin.to is not None
-    written = []
+    written, standing = [], 0
     for file in restored(origin, labels):
-        if file.path not in standing:
-            origin.to.write(file.path, file.data)
-        written.append((file.path, sha256(file.data).hexdigest(), len(file.data), file.exact))
-    return Restored(patches=len(labels.rows), files=tuple(written))
+        if file.exact and there.get(file.path) == file.size:
+            standing += 1
+        else:
+            with origin.to.writing(file.path) as out:
+                for part in file.parts:
+                    out.write(part)
+        written.append((file.path, file.sha256() if origin.summed else "", file.size, file.exact))
+    return Restored(patches=len(labels.rows), files=tuple(written), standing=standing)
 
 
 def restored(origin: Origin, labels: Labels) -> Iterator[File]:
@@ -143,7 +165,8 @@ def _files(origin: Origin, labels: Labels, slot: int, kind: int, image: Array, h
         form = _OF_ENDING.get(f".{ending.lower()}", "gtiff") if origin.form == "original" else origin.form
         same = origin.form == "original" and DRIVERS[form][1] == _known(f".{ending.lower()}")
         to = path if same else f"{stem if dot else path}{DRIVERS[form][1]}"
-        yield File(to, encoded(plane, DRIVERS[form][0], *_place(origin, labels, slot, plane.shape[0])), exact=False)
+        image_file = encoded(plane, DRIVERS[form][0], *_place(origin, labels, slot, plane.shape[0]))
+        yield File(to, (image_file,), exact=False)
 
 
 def _known(ending: str) -> str:
@@ -157,10 +180,10 @@ def _exact(labels: Labels, slot: int, kind: int, paths: list[str], planes: list[
     start, size = int(labels.pixel_start[slot, kind]), int(labels.size[slot, kind])
     whole = [(header, start, size)] if start else unpacked(header)
     for path, plane, (part, begin, length) in zip(paths, planes, whole, strict=True):
-        data = part[:begin] + plane.tobytes() + part[begin:]
-        if len(data) != length:
-            raise CorruptError(f"{where}: {path} comes to {len(data):,} bytes, it had {length:,}")
-        yield File(path, data, exact=True)
+        file = File(path, (part[:begin], np.ascontiguousarray(plane).reshape(-1).view(np.uint8).data, part[begin:]), exact=True)
+        if file.size != length:
+            raise CorruptError(f"{where}: {path} comes to {file.size:,} bytes, it had {length:,}")
+        yield file
 
 
 def _place(origin: Origin, labels: Labels, slot: int, side: int) -> tuple[str, Affine | None]:

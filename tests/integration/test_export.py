@@ -113,6 +113,16 @@ def test_an_archive_holds_the_same_files(tiny_cube: Built, tmp_path: Path) -> No
     assert cube.open_cube(again.url).sizes == cube.open_cube(tiny_cube.url).sizes
 
 
+def test_python_does_as_the_command(tiny_cube: Built, tmp_path: Path) -> None:
+    told = cube.export(tiny_cube.url, tmp_path / "python", where="scene=15", modalities=["s2"])
+    words = ["--where", "scene=15", "--modalities", "s2", "--manifest", tmp_path / "sums"]
+    assert run("export", tiny_cube.url, "--to", tmp_path / "command", *words).exit_code == 0
+    assert bytes_of(tmp_path / "python") == bytes_of(tmp_path / "command")
+    assert told.manifest() == (tmp_path / "sums").read_text()
+    summed = subprocess.run(["sha256sum", "--check", "--quiet", "../sums"], cwd=tmp_path / "command", check=False)
+    assert summed.returncode == 0
+
+
 def test_workers_write_the_same(tiny_cube: Built, tmp_path: Path) -> None:
     assert run("export", tiny_cube.url, "--to", tmp_path / "one", "--workers", "0").exit_code == 0
     assert run("export", tiny_cube.url, "--to", tmp_path / "two", "--workers", "2").exit_code == 0
