@@ -14,6 +14,7 @@ from cube.format.target import Target
 from cube.geo.polygons import geometry
 from cube.query.table import TABLE
 from cube.read.opened import resolved
+from cube.recipes import WHOLE
 
 Document = dict[str, Any]
 
@@ -97,8 +98,11 @@ def _plain(value: Any) -> Any:
 def patch_text(item: Document) -> str:
     """Return an item in words."""
     known = item["properties"]
-    split = f", {known['patchcube:split']}" if "patchcube:split" in known else ""
-    lines = [f"{item['id']}: {known['patchcube:season']}, scene {known['patchcube:scene']}{split}"]
+    season, scene = known["patchcube:season"], known["patchcube:scene"]
+    facts = [] if season == WHOLE else [season]
+    facts += [] if season == WHOLE and not scene else [f"scene {scene}"]
+    facts += [known["patchcube:split"]] if known.get("patchcube:split") else []
+    lines = [f"{item['id']}: {', '.join(facts)}" if facts else item["id"]]
     if "proj:centroid" in known:
         centre = known["proj:centroid"]
         crs = known.get("proj:code") or "a CRS without an EPSG code"

@@ -10,6 +10,7 @@ import click
 from cube.cli.build import build_command, plan
 from cube.cli.catalog import info, search_command
 from cube.cli.demo import demo
+from cube.cli.diff import diff
 from cube.cli.export import export
 from cube.cli.machine import tell
 from cube.cli.recipes import recipes
@@ -55,5 +56,5 @@ def main() -> None:
     """
 
 
-for command in (recipes, plan, build_command, verify, info, search_command, split, export, copy, clean, demo):
+for command in (recipes, plan, build_command, verify, info, search_command, split, diff, export, copy, clean, demo):
     main.add_command(command)

@@ -54,7 +54,7 @@ def deal(
         raise RequestError(f"{both[0]} is in a fixed part and is to be dealt as well: parts would share its ground")
     of_dealt = np.unique(group[dealt])
     if len(of_dealt) < len(parts):
-        raise RequestError(f"there are {len(of_dealt)} scenes to deal to {len(parts)} parts")
+        raise RequestError(f"there are {len(of_dealt)} groups to deal to {len(parts)} parts: divide by another label")
     counts = np.ones((len(group), 1)) if shares is None else np.column_stack([np.ones(len(group)), np.nan_to_num(shares)])
     contents = np.zeros((len(keys), counts.shape[1]))
     np.add.at(contents, group[dealt], counts[dealt])

@@ -269,7 +269,7 @@ def test_fixed_parts_stay() -> None:
     assert set(names[2:]) == {"train", "val"}
     with pytest.raises(RequestError, match="0 is in a fixed part and is to be dealt as well"):
         deal(groups, {"train": 1}, fixed=np.array(["test"] + [""] * 11))
-    with pytest.raises(RequestError, match="there are 1 scenes to deal to 2 parts"):
+    with pytest.raises(RequestError, match="there are 1 groups to deal to 2 parts"):
         deal([1, 1], {"a": 1, "b": 1})
     with pytest.raises(RequestError, match="name → share above 0"):
         deal([1, 2], {"a": 0})

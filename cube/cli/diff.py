@@ -1,0 +1,50 @@
+"""The command that tells what differs between two cubes."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from cube.cli.options import CONFIG, JSON, print_value
+from cube.cli.progress import counted
+
+if TYPE_CHECKING:
+    from cube.jobs.diff import Difference
+    from cube.work.settings import Settings
+
+_SHOWN = 5
+"""Ids of each kind that are printed."""
+
+
+@click.command()
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@CONFIG
+@JSON
+def diff(first: str, second: str, config: Settings, as_json: bool) -> None:
+    """Tell which patches of the cube B are not those of the cube A.
+
+    They are compared by the hashes that certify them: no pixel is read. Exit code 0 if nothing differs, 1 if something does.
+    """
+    from cube.jobs.diff import difference
+    from cube.read.opened import open_source
+
+    one, two = (open_source(url, config.options(url)) for url in (first, second))
+    found = difference(one, two)
+    print_value(found.document() if as_json else _text(found), as_json)
+    sys.exit(1 if found.any else 0)
+
+
+def _text(found: Difference) -> str:
+    kinds = {"only in A": found.removed, "only in B": found.added}
+    kinds |= {f"{name} differs": ids for name, ids in found.changed.items()}
+    kinds |= {f"label {name} differs": ids for name, ids in found.labels.items()}
+    lines = [f"{kind}: {counted(len(ids), 'patch')} ({_named(ids)})" for kind, ids in kinds.items() if ids]
+    lines += [f"only in {cube}: {', '.join(names)}" for cube, names in zip("AB", found.modalities, strict=True) if names]
+    return "\n".join(lines) or "nothing differs"
+
+
+def _named(ids: tuple[str, ...]) -> str:
+    return ", ".join(ids[:_SHOWN]) + (", …" if len(ids) > _SHOWN else "")
