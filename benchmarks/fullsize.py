@@ -43,7 +43,7 @@ from cube.format.originals import BYTES
 from cube.format.root import read_root
 from cube.format.small import read_array
 from cube.format.target import Target, target_of
-from cube.jobs.planning import Choice, plan_build
+from cube.jobs.planning import Chosen, plan_build
 from cube.recipes.recipe import Recipe, read_recipe
 from cube.records.receipts import receipt_bytes, receipt_key
 from cube.store.local import LocalStore
@@ -106,13 +106,13 @@ def _timed(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[An
 
 def plan_figures(recipe: str, source: str) -> dict[str, int]:
     """Scan and plan a folder."""
-    plan = plan_build(read_recipe(recipe), source, Choice())
+    plan = plan_build(read_recipe(recipe), source, Chosen())
     return {"patches": plan.patches, "tasks": plan.tasks, "rejected": len(plan.inventory.rejected)}
 
 
 def write_coordinates(source: str, to: str) -> int:
     """Write a cube that has everything but shards: made receipts stand in for the workers'."""
-    plan = plan_build(read_recipe("sen12ms"), source, Choice())
+    plan = plan_build(read_recipe("sen12ms"), source, Chosen())
     target = target_of(to)
     target.build.write(PLAN, json.dumps(plan.document()).encode())
     for index in range(plan.tasks):

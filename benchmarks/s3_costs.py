@@ -29,7 +29,7 @@ BATCH = 256
 """Patches in a batch of the recipe."""
 STAGE = """
 import json, sys, time
-from cube.jobs.planning import Choice, plan_build
+from cube.jobs.planning import Chosen, plan_build
 from cube.recipes.recipe import read_recipe
 from cube.format.target import target_of
 from cube.verify.verification import verify_cube
@@ -39,7 +39,7 @@ source, to, limit, stage = sys.argv[1:]
 target = target_of(to)
 begun = time.perf_counter(), time.process_time()
 if stage == "write":
-    plan = plan_build(read_recipe("sen12ms"), source, Choice(limit=int(limit)))
+    plan = plan_build(read_recipe("sen12ms"), source, Chosen(limit=int(limit)))
     begun = time.perf_counter(), time.process_time()
     receipt = write_cube(plan, target, None).receipts[0]
     facts = {**receipt["objects"], "receipt": len(target.build.read(f"receipts/{receipt['batch']}.json"))}

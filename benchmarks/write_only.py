@@ -22,7 +22,7 @@ from cube.convert.writer import write_cube
 from cube.format.arrays import chunk_key
 from cube.format.target import Target, target_of
 from cube.format.tiles import TileLayout, decode_tile, read_index
-from cube.jobs.planning import Choice, plan_build
+from cube.jobs.planning import Chosen, plan_build
 from cube.recipes.recipe import read_recipe, with_profile
 from cube.work.clusters import open_cluster
 
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     recipe = with_profile(read_recipe(given.recipe), given.profile)
-    plans = [plan_build(recipe, given.source, Choice(limit=count)) for count in given.patches]
+    plans = [plan_build(recipe, given.source, Chosen(limit=count)) for count in given.patches]
     runs, decoded = [], {}
     with open_cluster(scheduler=None, workers=given.workers) as client:
         write(plans[0], given.to / "warm.zarr", client)

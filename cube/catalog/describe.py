@@ -38,7 +38,7 @@ from cube.format.arrays import ArraySpec, read_spec
 from cube.format.root import read_root
 from cube.format.small import read_array
 from cube.format.target import Target
-from cube.geo.footprints import Box, Outline, footprint, outline, rectangle
+from cube.geo.footprints import Outline, Rectangle, footprint, outline, rectangle
 from cube.geo.projection import System, numbered, system
 from cube.query.table import TABLE
 from cube.recipes.recipe import Recipe
@@ -245,7 +245,7 @@ def _overview_assets(recipe: Recipe, key: tuple[str, int], survey: Survey) -> Do
     return {**assets, "thumbnail": {**assets[f"overview-{first}"], "roles": ["thumbnail"]}}
 
 
-def _rectangles(recipe: Recipe, labels: Labels) -> dict[System, Box]:
+def _rectangles(recipe: Recipe, labels: Labels) -> dict[System, Rectangle]:
     """Return, for each CRS of a scene, the rectangle around its patches; patches without any image have no place."""
     if "epsg" not in labels:
         return {}
@@ -266,7 +266,7 @@ def _placed(labels: Labels) -> Iterator[tuple[System, NDArray[np.float64]]]:
         yield system(number, definitions), labels["transform"][placed & (crs == number)]
 
 
-def _projection(rectangles: Mapping[System, Box]) -> Document:
+def _projection(rectangles: Mapping[System, Rectangle]) -> Document:
     """Return the fields of the projection extension, for a scene that lies in one CRS."""
     if len(rectangles) != 1:
         return {}

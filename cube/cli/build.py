@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from cube.jobs.build import Built
-    from cube.jobs.planning import Choice
+    from cube.jobs.planning import Chosen
     from cube.recipes.recipe import Recipe
     from cube.work.settings import Settings
 
@@ -76,10 +76,10 @@ def plan(recipe: str | None, source: str, profile: str | None, as_json: bool, **
     _require_sums(source, options.pop("sums"), options["config"])
     chosen = _recipe(recipe or _recognised(source, options["config"]), profile, options.pop("modalities"))
     from cube.jobs.build import estimate_build
-    from cube.jobs.planning import Choice, plan_build
+    from cube.jobs.planning import Chosen, plan_build
 
     sample, workers, config = (options.pop(name) for name in ("sample", "workers", "config"))
-    planned = plan_build(chosen, source, Choice(**options), config.options(source), say=tell)
+    planned = plan_build(chosen, source, Chosen(**options), config.options(source), say=tell)
     expected = estimate_build(planned, None, sample=sample, workers=processes(workers))
     print_value(estimate_document(planned, expected) if as_json else plan_text(planned, expected), as_json)
 
@@ -115,10 +115,10 @@ def build_command(recipe: str | None, source: str, to: str, profile: str | None,
     """
     _require_sums(source, options.pop("sums"), options["config"])
     chosen = _recipe(recipe or _recognised(source, options["config"], to), profile, options.pop("modalities"))
-    from cube.jobs.planning import Choice
+    from cube.jobs.planning import Chosen
 
     machine = Machine(**{item.name: options.pop(item.name) for item in fields(Machine)})
-    built = run_build(chosen, source, to, Choice(**options), machine, quiet=as_json)
+    built = run_build(chosen, source, to, Chosen(**options), machine, quiet=as_json)
     print_value(built.document() if as_json else built_text(built, to), as_json)
     sys.exit(_built_code(built))
 
@@ -128,7 +128,7 @@ def _built_code(built: Built) -> int:
     return 1 if not built.report.passed else _WITH_REJECTIONS if built.rejected else 0
 
 
-def run_build(recipe: Recipe, source: str, to: str, choice: Choice, machine: Machine, *, quiet: bool = False) -> Built:
+def run_build(recipe: Recipe, source: str, to: str, choice: Chosen, machine: Machine, *, quiet: bool = False) -> Built:
     """Plan and build; unless quiet, show the plan before."""
     from cube.convert.tolerance import Tolerance
     from cube.format.target import target_of

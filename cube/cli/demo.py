@@ -26,7 +26,7 @@ def demo(directory: str, workers: int | None, as_json: bool) -> None:
     Scenes in the shape of SEN12MS are made, built, verified and opened with xarray.
     """
     from cube.format.target import target_of
-    from cube.jobs.planning import Choice
+    from cube.jobs.planning import Chosen
     from cube.recipes.recipe import read_recipe
     from cube.source.demo import make_demo
     from cube.verify.verification import verify_cube
@@ -37,7 +37,7 @@ def demo(directory: str, workers: int | None, as_json: bool) -> None:
     say(f"1. {recipe.title}, in {files}\n   {make_demo(files)}")
     say(f"2. cube build demo --source {files} --to {to}")
     machine = Machine(scheduler=None, workers=workers, sample=SAMPLE, config=Defaults())
-    built = run_build(recipe, str(files), to, Choice(), machine, quiet=as_json)
+    built = run_build(recipe, str(files), to, Chosen(), machine, quiet=as_json)
     say(f"{built_text(built, to)}\n3. cube verify {to} --source {files}")
     report = verify_cube(target_of(to), source=str(files))
     say(f"{report_text(report)}\n4. Opening it with nothing but xarray\n{_open_with_xarray(to)}")

@@ -29,9 +29,9 @@ def diff(first: str, second: str, config: Settings, as_json: bool) -> None:
     They are compared by the hashes that certify them: no pixel is read. Exit code 0 if nothing differs, 1 if something does.
     """
     from cube.jobs.diff import difference
-    from cube.read.opened import open_source
+    from cube.read.opened import open_certified
 
-    one, two = (open_source(url, config.options(url)) for url in (first, second))
+    one, two = (open_certified(url, config.options(url)) for url in (first, second))
     found = difference(one, two)
     print_value(found.document() if as_json else _text(found), as_json)
     sys.exit(1 if found.any else 0)

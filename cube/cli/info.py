@@ -16,7 +16,7 @@ from cube.format.root import read_root
 from cube.format.shape import PER_PATCH
 from cube.format.small import read_array
 from cube.format.target import Target
-from cube.read.opened import Source, open_source
+from cube.read.opened import OpenedCube, open_certified
 from cube.recipes import WHOLE
 
 _FEW = 20
@@ -27,7 +27,7 @@ def describe_cube(target: Target) -> dict[str, Any]:
     """Return what a cube holds; no pixel is read. Raises ``RequestError`` if there is no cube."""
     _, document = read_root(target)
     attributes = document["attributes"]
-    cube = open_source(target.url, target.cube.options)
+    cube = open_certified(target.url, target.cube.options)
     seasons = cube.value("season")
     counts = {name: int((seasons == name).sum()) for name in attributes["cube"]["seasons"]}
     scenes = {(season, int(scene)) for season, scene in zip(seasons, cube.value("scene"), strict=True)}
@@ -87,7 +87,7 @@ def _label_text(name: str, told: dict[str, Any]) -> str:
     return f"{name}: " + ", ".join(f"{visible(word) or '(none)'} {count:,}" for word, count in told.items())
 
 
-def _files(target: Target, document: dict[str, Any], cube: Source) -> dict[str, int]:
+def _files(target: Target, document: dict[str, Any], cube: OpenedCube) -> dict[str, int]:
     """Return how many files come back byte for byte, how many with their tags, and how many with pixels and place alone."""
     starts, sizes = (
         read_array(target.cube, read_spec(path, document["consolidated_metadata"]["metadata"][path]))
@@ -100,7 +100,7 @@ def _files(target: Target, document: dict[str, Any], cube: Source) -> dict[str, 
     return {"byte_for_byte": exact, "tags": files - exact - bare, "pixels": bare}
 
 
-def _modality(cube: Source, name: str, place: int, sizes: dict[str, int]) -> dict[str, Any]:
+def _modality(cube: OpenedCube, name: str, place: int, sizes: dict[str, int]) -> dict[str, Any]:
     array = cube.specs[name]
     dtype, present = np.dtype(array.dtype), cube.value("present")[:, place]
     return {

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cube.geo.contours import contours
 from cube.geo.projection import System, to_degrees
 
-Box = tuple[float, float, float, float]
+Rectangle = tuple[float, float, float, float]
 """West, south, east, north, or the same in the units of a CRS. In degrees, west > east says that it crosses 180°."""
 Ring = NDArray[np.float64]
 """(point, 2) closed: the last point is the first one again."""
@@ -21,7 +21,7 @@ Ring = NDArray[np.float64]
 Outline = list[list[Ring]]
 """Polygons in the units of a CRS: each a ring around it, and rings around its holes."""
 
-WORLD: Box = (-180.0, -90.0, 180.0, 90.0)
+WORLD: Rectangle = (-180.0, -90.0, 180.0, 90.0)
 _STEPS = 16
 """Points along each edge of a rectangle: straight lines of a CRS are curves in degrees."""
 _EARTH = 6_371_000.0
@@ -42,10 +42,10 @@ class Footprint:
 
     geometry: Mapping[str, Any]
     """GeoJSON Polygon, or MultiPolygon where it is cut at 180° or has several parts."""
-    bbox: Box
+    bbox: Rectangle
 
 
-def rectangle(transforms: NDArray[np.float64], size: int) -> Box:
+def rectangle(transforms: NDArray[np.float64], size: int) -> Rectangle:
     """Return the rectangle around patches in the units of their CRS.
 
     ``transforms`` is (patch, 6) as rasterio orders an affine, ``size`` the patches' side in pixels.
@@ -74,7 +74,7 @@ def outline(transforms: NDArray[np.float64], size: int, tile: int) -> Outline:
     return [[ring @ axes.T + origin for ring in polygon] for polygon in contours(covered)]
 
 
-def footprint(rectangles: Mapping[System, Box], covered: Mapping[System, Outline] | None = None) -> Footprint | None:
+def footprint(rectangles: Mapping[System, Rectangle], covered: Mapping[System, Outline] | None = None) -> Footprint | None:
     """Return the footprint of patches; None where none of them has a place on Earth.
 
     ``rectangles`` are those around them and ``covered`` what they cover, by their CRS. The rectangle stands
@@ -101,7 +101,7 @@ def footprint(rectangles: Mapping[System, Box], covered: Mapping[System, Outline
     return Footprint(geometry={"type": "MultiPolygon", "coordinates": parts}, bbox=around(boxes))
 
 
-def around(boxes: Iterable[Box]) -> Box:
+def around(boxes: Iterable[Rectangle]) -> Rectangle:
     """Return the box around boxes in degrees; one that would cross 180° and span half the globe goes all around it."""
     west, south, east, north = np.array(list(boxes)).T
     low, high = float(south.min()), float(north.max())
@@ -114,7 +114,7 @@ def around(boxes: Iterable[Box]) -> Box:
     return round(float(start.min()), _DECIMALS), low, round(float(stop.max()) - 360, _DECIMALS), high
 
 
-def _around(bounds: Box) -> Ring:
+def _around(bounds: Rectangle) -> Ring:
     """Return a rectangle with many points along its edges."""
     west, south, east, north = bounds
     corners = np.array([(west, south), (east, south), (east, north), (west, north), (west, south)])
@@ -194,7 +194,7 @@ def _clip(ring: Ring, limit: float, *, keep_above: bool) -> Ring:
     return np.round(np.array([*kept, *kept[:1]]).reshape(-1, 2), _DECIMALS)
 
 
-def _box(ring: Ring, parts: list[Ring]) -> Box:
+def _box(ring: Ring, parts: list[Ring]) -> Rectangle:
     whole = _bounds(ring)
     if np.ptp(ring[:, 0]) >= 360:
         return -180.0, whole[1], 180.0, whole[3]
@@ -203,7 +203,7 @@ def _box(ring: Ring, parts: list[Ring]) -> Box:
     return west, whole[1], east, whole[3]
 
 
-def _bounds(ring: Ring) -> Box:
+def _bounds(ring: Ring) -> Rectangle:
     west, south = ring.min(axis=0).tolist()
     east, north = ring.max(axis=0).tolist()
     return west, south, east, north

@@ -22,7 +22,7 @@ from cube.convert.tolerance import TOLERANT, Tolerance
 from cube.convert.writer import REPORT, Written, forget_batches, write_claimed
 from cube.errors import RequestError
 from cube.format.target import Target, target_of
-from cube.jobs.planning import Choice, plan_build
+from cube.jobs.planning import Chosen, plan_build
 from cube.recipes.recipe import Recipe, read_recipe, with_modalities, with_profile
 from cube.recipes.sections import Incomplete
 from cube.store.urls import is_local
@@ -155,7 +155,7 @@ def build(  # noqa: PLR0913  what the command takes, each by its name
     known = with_profile(known, profile) if profile else known
     _require_options(limit, incomplete, tolerance, client)
     target = target_of(str(to), options=storage_options, flush=flush)
-    choice = Choice(where=where, limit=limit, incomplete=incomplete)
+    choice = Chosen(where=where, limit=limit, incomplete=incomplete)
     plan = plan_build(known, str(source), choice, source_options, target=target)
     terms = Terms(replace=replace, tolerance=tolerance, watcher=watcher)
     return convert(plan, target, partial(nullcontext, client), terms)

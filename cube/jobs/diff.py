@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube.errors import RequestError
-from cube.read.opened import Source
+from cube.read.opened import OpenedCube
 
 _CERTIFIED = {"patch", "present", "digest", "kept", "nan_count", "zero_count", "saturated_count", "crs_index"}
 """Labels that say of pixels what their digests say already, or point into other arrays."""
@@ -49,7 +49,7 @@ class Difference:
         }
 
 
-def difference(first: Source, second: Source) -> Difference:
+def difference(first: OpenedCube, second: OpenedCube) -> Difference:
     """Compare two opened cubes patch by patch, by ids and the digests of pixels; the order of patches does not matter.
 
     Raises ``RequestError`` where modalities of one name are of other sizes, bands, types or tiles: their digests say nothing of
@@ -76,7 +76,7 @@ def difference(first: Source, second: Source) -> Difference:
     )
 
 
-def _require_alike(first: Source, second: Source, name: str) -> None:
+def _require_alike(first: OpenedCube, second: OpenedCube, name: str) -> None:
     kinds = [(cube.specs[name].dtype, cube.specs[name].shape[1:], cube.specs[name].inner) for cube in (first, second)]
     bands = [cube.modalities[name] for cube in (first, second)]
     if kinds[0] != kinds[1] or bands[0] != bands[1]:
@@ -84,14 +84,14 @@ def _require_alike(first: Source, second: Source, name: str) -> None:
         raise RequestError(f"{name} is {seen}, or has other bands: such cubes cannot be compared by what they certify")
 
 
-def _changed(first: Source, second: Source, name: str, here: Array, there: Array) -> Array:
+def _changed(first: OpenedCube, second: OpenedCube, name: str, here: Array, there: Array) -> Array:
     """Return (patch): whether an image differs."""
     images = [(cube, rows, list(cube.modalities).index(name)) for cube, rows in ((first, here), (second, there))]
     present, digest = ([cube.value(label)[rows, place] for cube, rows, place in images] for label in ("present", "digest"))
     return np.asarray((present[0] != present[1]) | (digest[0] != digest[1]).any(axis=1))
 
 
-def _other(first: Source, second: Source, name: str, here: Array, there: Array) -> Array:
+def _other(first: OpenedCube, second: OpenedCube, name: str, here: Array, there: Array) -> Array:
     """Return (patch): whether a label differs; not a number equals itself."""
     one, two = first.value(name)[here], second.value(name)[there]
     if one.shape != two.shape:

@@ -23,7 +23,7 @@ from cube.format.target import Target, target_of
 from cube.jobs.restoring import Form, Labels, Origin, Restored, export_part, restored
 from cube.jobs.subset import array_specs
 from cube.query.choose import select_patches
-from cube.read.opened import open_source
+from cube.read.opened import open_certified
 from cube.source.stacks import parted
 from cube.store.protocol import Store
 from cube.store.urls import open_store
@@ -247,7 +247,7 @@ def _chosen(
         where or None,
         shown=meanings(specs.values()),
         seasons=facts["seasons"],
-        shares=lambda field: open_source(source.url, source.cube.options).shares(field),
+        shares=lambda field: open_certified(source.url, source.cube.options).shares(field),
     )
     if not len(rows):
         raise RequestError(f"no patch of {source.url} is chosen by --where {where!r}")

@@ -27,7 +27,7 @@ from cube.store.urls import is_local
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class Chosen:
     """Which patches of a source to convert, and how to treat incomplete ones."""
 
     where: str = ""
@@ -41,7 +41,7 @@ class Choice:
 def plan_build(
     recipe: Recipe,
     source: str,
-    choice: Choice,
+    choice: Chosen,
     options: Mapping[str, Any] | None = None,
     *,
     target: Target | None = None,
@@ -64,7 +64,7 @@ def plan_build(
     return make_plan(recipe, inventory, incomplete=incomplete, software=software, spool=SPOOL_LIMIT)
 
 
-def _choose(recipe: Recipe, inventory: Inventory, choice: Choice) -> Inventory:
+def _choose(recipe: Recipe, inventory: Inventory, choice: Chosen) -> Inventory:
     if choice.where:
         inventory = inventory.take(np.flatnonzero(select(choice.where, _fields(recipe, inventory))))
     if choice.limit is not None:

@@ -34,7 +34,7 @@ from cube.format.small import read_array
 from cube.format.target import Target
 from cube.format.tiles import ABSENT, ShardWriter
 from cube.query.choose import select_patches
-from cube.read.opened import open_source
+from cube.read.opened import open_certified
 from cube.read.pixels import PixelReader
 from cube.read.ranges import Tile
 from cube.records.claims import COPY
@@ -106,7 +106,7 @@ def plan_subset(source: Target, data: bytes, root: Mapping[str, Any], where: str
         where,
         shown=meanings(specs),
         seasons=facts["seasons"],
-        shares=lambda field: open_source(source.url, source.cube.options).shares(field),
+        shares=lambda field: open_certified(source.url, source.cube.options).shares(field),
     )
     if not len(rows):
         raise RequestError(f"no patch of {source.url} is chosen by --where {where!r}")

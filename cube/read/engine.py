@@ -21,7 +21,7 @@ from cube.format.arrays import ArraySpec
 from cube.format.tiles import TileLayout
 from cube.query.choose import Box, as_slice, select_patches
 from cube.read.cache import TileCache
-from cube.read.opened import Root, Source, read_root, source_of
+from cube.read.opened import OpenedCube, Root, opened_cube, read_root
 from cube.read.pixels import PixelReader
 from cube.read.ranges import Window
 
@@ -48,7 +48,7 @@ class InMemory(xr.Variable):
 class _Labels(BackendArray):
     """A small array, read whole when it is first used, once for all that is derived from an opened cube."""
 
-    source: Source
+    source: OpenedCube
     spec: ArraySpec
 
     def __post_init__(self) -> None:
@@ -141,7 +141,7 @@ class CubeBackend(BackendEntrypoint):
         ``RequestError`` for a group without consolidated metadata, a codec that is not read, or an unknown modality.
         """
         root = read_root(filename_or_obj, storage_options, expect)
-        source = source_of(root)
+        source = opened_cube(root)
         if source is None:
             decoding = {"mask_and_scale": mask_and_scale, "decode_times": decode_times, "decode_timedelta": decode_timedelta}
             more = {"use_cftime": use_cftime, "concat_characters": concat_characters, "decode_coords": decode_coords}
@@ -227,7 +227,7 @@ def _codec_names(codecs: Any) -> Iterable[str]:
                 yield from _codec_names(inner.get(name, ()))
 
 
-def _variable(source: Source, spec: ArraySpec, cache_bytes: int) -> xr.Variable:
+def _variable(source: OpenedCube, spec: ArraySpec, cache_bytes: int) -> xr.Variable:
     attributes = dict(spec.attributes)
     if spec.inner is not None:
         reader = source.reader(spec.path, TileCache(cache_bytes) if cache_bytes else None)
@@ -248,7 +248,7 @@ def _chunk_patches(layout: TileLayout) -> int:
     return 1 << (max(1, patches).bit_length() - 1)
 
 
-def _known_values(source: Source, spec: ArraySpec) -> NDArray[Any] | None:
+def _known_values(source: OpenedCube, spec: ArraySpec) -> NDArray[Any] | None:
     """Return the values of coordinates that were read, or stand in the root: modalities and band names."""
     if (read := source.known(spec.path)) is not None:
         return read

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from cube.errors import RequestError
 from cube.format.layout import CLASS_NAMES
 from cube.query.filters import is_of_classes
-from cube.read.opened import Source
+from cube.read.opened import OpenedCube
 
 Array = NDArray[Any]
 
 
-def label_values(source: Source, name: str) -> Array:
+def label_values(source: OpenedCube, name: str) -> Array:
     """Return a label (patch): of several classes as texts with semicolons, all others as they are stored.
 
     Raises ``RequestError`` if there is none of that name, ``FilterError`` for a label by classes that the catalog has not.
@@ -30,14 +30,14 @@ def label_values(source: Source, name: str) -> Array:
     raise RequestError(f"{source.url} has no label {name!r}; it has {', '.join(source.labels)}")
 
 
-def is_several(source: Source, name: str) -> bool:
+def is_several(source: OpenedCube, name: str) -> bool:
     """Tell whether a patch may have several classes of a label."""
     if name in source.labels:
         return CLASS_NAMES in source.specs[name].attributes
     return name.startswith("labels")
 
 
-def label_classes(source: Source, name: str) -> list[str]:
+def label_classes(source: OpenedCube, name: str) -> list[str]:
     """Return the classes of a label, in the order of their codes."""
     if name in source.labels and (known := source.specs[name].attributes.get(CLASS_NAMES)):
         return list(known)
@@ -50,7 +50,7 @@ def label_classes(source: Source, name: str) -> list[str]:
     return sorted(set(np.unique(label_values(source, name)).astype(str).tolist()) - {""})
 
 
-def _ways(source: Source) -> Iterator[list[str]]:
+def _ways(source: OpenedCube) -> Iterator[list[str]]:
     """Yield the classes of every legend, and its wider ones."""
     for path in source.specs:
         if path.endswith("_code") and (stem := path.removesuffix("_code")) and f"{stem}_name" in source.specs:

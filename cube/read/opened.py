@@ -88,7 +88,7 @@ class Root:
 
 
 @dataclass(frozen=True)
-class Source:
+class OpenedCube:
     """A cube of this package."""
 
     url: str
@@ -100,7 +100,7 @@ class Source:
     _values: dict[str, Array] = field(default_factory=dict)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Source, (self.url, self.store, self.specs, self.attributes)
+        return OpenedCube, (self.url, self.store, self.specs, self.attributes)
 
     @property
     def modalities(self) -> dict[str, list[str]]:
@@ -220,7 +220,7 @@ def _parsed(url: str, data: bytes) -> Any:
     return document
 
 
-def source_of(root: Root) -> Source | None:
+def opened_cube(root: Root) -> OpenedCube | None:
     """Return the cube, or None for a Zarr group that is none of this package's.
 
     Raises ``CorruptError`` for a cube whose root document is not as the format has it, whoever sealed it.
@@ -235,7 +235,7 @@ def source_of(root: Root) -> Source | None:
     if any(item.get("zarr_format") != 3 for item in root.listed.values()):
         return None
     specs = {path: spec for path, spec in read_specs(root.document, root.url).items() if "/" not in path}
-    return Source(root.url, root.store, specs, root.document["attributes"])
+    return OpenedCube(root.url, root.store, specs, root.document["attributes"])
 
 
 def _known(document: Mapping[str, Any]) -> bool:
@@ -246,9 +246,9 @@ def _known(document: Mapping[str, Any]) -> bool:
     return known.partition(".")[0] == FORMAT.partition(".")[0]
 
 
-def open_source(url: str, options: Mapping[str, Any] | None = None, expect: str | None = None) -> Source:
+def open_certified(url: str, options: Mapping[str, Any] | None = None, expect: str | None = None) -> OpenedCube:
     """Open a cube of this package. Raises ``RequestError`` for any other Zarr group, and as ``read_root`` does."""
-    source = source_of(read_root(url, options, expect))
+    source = opened_cube(read_root(url, options, expect))
     if source is None:
         raise RequestError(f"{url} is no cube of this package; try xr.open_zarr")
     return source

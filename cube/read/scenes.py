@@ -21,7 +21,7 @@ import cube.read.pictures  # noqa: F401 (registers ``Dataset.cube``)
 from cube.errors import RequestError
 from cube.geo.projection import known_crs
 from cube.read.open import open_cube
-from cube.read.opened import open_source
+from cube.read.opened import open_certified
 from cube.read.pixels import PixelReader
 from cube.read.placements import Placements, placements
 
@@ -51,7 +51,7 @@ def open_scene(
     Raises ``RequestError`` for an unknown season or
     scene, and for patches that make no raster: several CRSs or pixel sizes, or a rotated grid.
     """
-    source = open_source(url, storage_options, expect)
+    source = open_certified(url, storage_options, expect)
     cube = open_cube(source.url, storage_options=storage_options)
     rows, season = _rows(cube, season, scene)
     where = placements(cube, rows)
@@ -85,7 +85,7 @@ def open_patch(url: str, patch_id: str, *, storage_options: Options = None, expe
     in ``spatial_ref``. Without a georeference ``x`` and ``y`` count pixels. An image that is absent (see ``present``) holds the
     fill value. ``expect`` is the digest that was noted of the cube. Raises ``RequestError`` for an unknown id.
     """
-    source = open_source(url, storage_options, expect)
+    source = open_certified(url, storage_options, expect)
     cube = open_cube(source.url, storage_options=storage_options)
     found = np.flatnonzero(cube["patch"].values == patch_id)
     if not len(found):

@@ -29,11 +29,11 @@ from cube.recipes.sections import (
     LegendClass,
     Modality,
     Name,
+    Naming,
     Patch,
     Period,
     Season,
     Section,
-    Source,
     Splits,
 )
 
@@ -47,7 +47,7 @@ class Recipe(Section):
     format: Literal[1, 2]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     title: str
-    source: Source
+    source: Naming
     patch: Patch
     seasons: Annotated[Mapping[Name, Season], Field(min_length=1)]
     """Where none are told, there is one, ``all``, of the period's days."""

@@ -27,7 +27,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, str_max_length=4096, allow_inf_nan=False)
 
 
-class Source(Section):
+class Naming(Section):
     """How the files are named and what to do when some are missing."""
 
     pattern: str

@@ -11,15 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cube.errors import RequestError
-from cube.query.choose import select_patches
+from cube.query.choose import Box, select_patches
 from cube.read.labels import is_several, label_classes, label_values
-from cube.read.opened import Source, open_source
+from cube.read.opened import OpenedCube, open_certified
 from cube.read.pixels import PixelReader
 from cube.read.ranges import Window
 from cube.train.states import require_known, require_one, require_positions
 
 Array = NDArray[Any]
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +63,7 @@ class Samples:
         require_known("Samples", choice, CHOICES)
         self.url, self.storage_options, self.choice = url, dict(storage_options or {}), Choice(**choice)
         require_one("incomplete", self.choice.incomplete, ("refuse", "leave out", "keep"))
-        self._source, self._targets = open_source(url, self.storage_options, expect), dict[str, Array]()
+        self._source, self._targets = open_certified(url, self.storage_options, expect), dict[str, Array]()
         self.labels = (self.choice.labels,) if isinstance(self.choice.labels, str) else tuple(self.choice.labels)
         """Labels that come with each batch."""
         self.modalities = _bands(self._source, self.choice.modalities)
@@ -219,7 +218,7 @@ class Samples:
         return {name: value for name, value in self.__dict__.items() if name not in _DERIVED}
 
 
-def _bands(source: Source, wanted: Any) -> dict[str, NDArray[np.int64] | slice]:
+def _bands(source: OpenedCube, wanted: Any) -> dict[str, NDArray[np.int64] | slice]:
     known = source.modalities
     names: Iterable[str] = known if wanted is None else [wanted] if isinstance(wanted, str) else wanted
     chosen: dict[str, NDArray[np.int64] | slice] = {}

@@ -193,7 +193,7 @@ def rows_of(document: str) -> Iterator[list[str]]:
 def test_every_key_of_a_recipe_is_explained() -> None:
     models: dict[str, type[BaseModel]] = {
         "": Recipe,
-        "source.": sections.Source,
+        "source.": sections.Naming,
         "patch.": sections.Patch,
         "seasons.*.": sections.Season,
         "period.": sections.Period,

@@ -24,7 +24,7 @@ import cube
 from cube.cli.main import main
 from cube.errors import CubeError
 from cube.format.arrays import metadata_bytes
-from cube.read.opened import read_root, source_of
+from cube.read.opened import opened_cube, read_root
 from cube.records.receipts import receipt_bytes
 from cube.train.batches import Batches
 
@@ -196,7 +196,7 @@ def run(whole: Path, scratch: Path, name: str, count: int, seed: int) -> list[st
 
 def left_to_zarr(place: Path) -> bool:
     """Tell whether what is bent says of itself that it is no cube: zarr reads it then, and says what it says."""
-    return source_of(read_root(str(place / "x.zarr"))) is None
+    return opened_cube(read_root(str(place / "x.zarr"))) is None
 
 
 def restore(whole: Path, place: Path, *, clean: bool) -> None:
