@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,12 @@ def leave_out(reason: str, *, required: bool = True) -> None:
         pytest.fail(f"in CI nothing is left out: {reason}", pytrace=False)
     LEFT_OUT.add(reason)
     pytest.skip(reason)
+
+
+def require_torch() -> None:
+    """Leave the running test out where PyTorch is not installed, which it is on one line of Python only."""
+    if not find_spec("torch"):
+        leave_out("PyTorch: it is tested on Python 3.11 only and is not installed here", required=sys.version_info < (3, 12))
 
 
 @dataclass(frozen=True)

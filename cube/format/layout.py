@@ -148,7 +148,7 @@ def _own_label(recipe: Recipe, patches: int, name: str, label: Label) -> ArraySp
 def as_dates(days: NDArray[Any]) -> NDArray[np.datetime64]:
     """Return the values of a label that is a date as NumPy dates, NaT where there is none."""
     dates = np.datetime64(DAYS.rpartition(" ")[2], "D") + days.astype("timedelta64[D]")
-    return np.asarray(np.where(days == NO_DAY, np.datetime64("NaT"), dates))
+    return np.asarray(np.where(days == NO_DAY, np.datetime64("NaT", "D"), dates))
 
 
 def as_texts(masks: NDArray[Any], names: Sequence[str]) -> NDArray[Any]:

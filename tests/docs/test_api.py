@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from making import leave_out
+from making import require_torch
 
 from cube import errors
 
@@ -41,9 +39,7 @@ def test_the_page_names_every_module() -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_the_page_names_what_is_public_and_nothing_else(module: str) -> None:
     if module == "cube.torch":
-        find_spec("torch") or leave_out(
-            "PyTorch: it is tested on Python 3.11 only and is not installed here", required=sys.version_info < (3, 12)
-        )
+        require_torch()
     assert sorted(listed()[module]) == sorted(public(module))
     for name in public(module):
         assert inspect.getdoc(getattr(import_module(module), name)), name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from making import Built, Made, leave_out
+from making import Built, Made, require_torch
 from servers import free_ports
 
 SECONDS = 150
@@ -42,8 +41,7 @@ def trained(url: str, folder: Path, world: int) -> dict[str, list[dict[str, Any]
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_train_one_model(tiny_cube: Built, made: Made, tmp_path: Path, world: int) -> None:
-    if importlib.util.find_spec("torch") is None:
-        leave_out("PyTorch: it is tested on Python 3.11 only and is not installed here", required=sys.version_info < (3, 12))
+    require_torch()
     for tail, ranks in trained(tiny_cube.url, tmp_path, world).items():
         _check_ids(tail, ranks, made.ids)
         assert all(rank["weights"] == ranks[0]["weights"] for rank in ranks)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from killing import Seen, Starter, consumed, forking, fresh
-from making import Built, Made, Scene, build, leave_out, make_patches, write_recipe
+from making import Built, Made, Scene, build, make_patches, require_torch, write_recipe
 
 SEED = 20261
 KILLS = {1: 6, 2: 3, 4: 2, 7: 1}
@@ -44,8 +42,7 @@ def forked() -> Iterator[Starter]:
 
 @pytest.fixture
 def pytorch() -> None:
-    if importlib.util.find_spec("torch") is None:
-        leave_out("PyTorch: it is tested on Python 3.11 only and is not installed here", required=sys.version_info < (3, 12))
+    require_torch()
 
 
 def wishes(cube: Built, folder: Path, world: int, workers: int | None, context: str = "fork") -> Iterator[dict[str, Any]]:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import rasterio
 from click.testing import CliRunner, Result
+from making import require_torch
 
 import cube
 from cube.cli.main import main
@@ -188,7 +189,9 @@ def test_what_is_no_split_is_told(tmp_path: Path, text: str) -> None:
 
 
 def test_classification_gives_images_and_labels(demo: Path) -> None:
-    torch = pytest.importorskip("torch")
+    require_torch()
+    import torch
+
     from cube.torch import BatchLoader, Classification, PatchDataset
 
     samples = cube.Samples(demo)

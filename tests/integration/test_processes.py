@@ -5,10 +5,8 @@ In every test the parent has read before it starts others, so that it has thread
 
 from __future__ import annotations
 
-import importlib.util
 import multiprocessing
 import pickle
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from distributed import Client, LocalCluster
-from making import BANDS, Built, Made, leave_out
+from making import BANDS, Built, Made, require_torch
 from seeing import ROWS, opened_there, readers, told
 from servers import S3Server, close_connections, seaweedfs
 from web import Ranged, serving
@@ -84,8 +82,7 @@ def slow(*methods: str) -> list[Any]:
 
 @pytest.mark.parametrize("method", slow("spawn", "forkserver"))
 def test_every_dataset_in_workers_of_a_loader(places: dict[str, Place], made: Made, method: str) -> None:
-    if importlib.util.find_spec("torch") is None:
-        leave_out("PyTorch: it is tested on Python 3.11 only and is not installed here", required=sys.version_info < (3, 12))
+    require_torch()
     import torch
 
     from cube.train.torch import BatchLoader, PatchDataset

@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import json
 import pickle
-import sys
 
 import numpy as np
 import pytest
-from making import DTYPES, MODALITIES, Built, Made, leave_out
+from making import DTYPES, MODALITIES, Built, Made, require_torch
 
 from cube.errors import RequestError
 from cube.train.samples import Samples
@@ -26,8 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:User
 
 @pytest.fixture(autouse=True)
 def _torch() -> None:
-    if torch is None:
-        leave_out("PyTorch: it is tested on Python 3.11 only and is not installed here", required=sys.version_info < (3, 12))
+    require_torch()
 
 
 def test_a_sample_holds_the_pixels_of_one_patch(tiny_cube: Built, made: Made) -> None:
