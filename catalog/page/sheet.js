@@ -118,9 +118,14 @@ function part(id, shown) {
   document.querySelector(`nav a[href="#${id}"]`).parentNode.remove();
 }
 
+/** A data set without seasons has one, called all; one without scenes has the scene 0 alone. */
+function nameOf(season, scene) {
+  return season !== "all" ? `${season} ${scene}` : scene === 0 ? "All patches" : `scene ${scene}`;
+}
+
 function start() {
   const scenes = (sheet.scenes || []).map((scene) => {
-    const name = scene.season === undefined || scene.scene === undefined ? scene.id : `${sheet.seasons[scene.season]} ${scene.scene}`;
+    const name = scene.season === undefined || scene.scene === undefined ? scene.id : nameOf(sheet.seasons[scene.season], scene.scene);
     const more = [scene.split === undefined ? null : sheet.splits[scene.split], scene.patches === undefined ? null : count(scene.patches, "patch", "patches")];
     return { ...scene, name, label: [name, ...more].filter(Boolean).join(", ") };
   });

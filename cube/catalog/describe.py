@@ -41,6 +41,7 @@ from cube.format.target import Target
 from cube.geo.footprints import Outline, Rectangle, footprint, outline, rectangle
 from cube.geo.projection import System, numbered, system
 from cube.query.table import TABLE
+from cube.recipes import WHOLE
 from cube.recipes.recipe import Recipe
 from cube.survey.summary import Survey
 from cube.verify.report import Report
@@ -176,7 +177,7 @@ def _item(
     rectangles = _rectangles(recipe, chosen)
     place = footprint(rectangles, _outlines(recipe, chosen) if survey.grounded[key] else None)
     properties = {
-        "title": f"{recipe.title} {season} {scene}",
+        "title": f"{recipe.title} {season} {scene}" if season != WHOLE else f"{recipe.title}, {_of(scene)}",
         "datetime": None,
         "start_datetime": f"{recipe.seasons[season].start.isoformat()}T00:00:00Z",
         "end_datetime": f"{recipe.seasons[season].end.isoformat()}T23:59:59Z",
@@ -208,6 +209,11 @@ def _item(
             "collection": recipe.name,
         }
     )
+
+
+def _of(scene: int) -> str:
+    """Return what a scene of a data set without seasons is called; one without scenes has the scene 0 alone."""
+    return f"scene {scene}" if scene else "all patches"
 
 
 def _up() -> Iterator[Document]:
