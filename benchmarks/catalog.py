@@ -143,7 +143,7 @@ def make_survey(recipe: Recipe, inventory: Inventory) -> Survey:
         tiles=dict.fromkeys(recipe.modalities, (1, 1)),
         patch_classes=shares,
         overviews={key: dict.fromkeys(recipe.modalities, picture) for key in keys},
-        reduction=8,
+        reduction=dict.fromkeys(recipe.modalities, 8),
     )
 
 
