@@ -44,6 +44,8 @@ def export(target: str, to: str | None, archive: str | None, config: Settings, a
     """
     if (to is None) == (archive is None):
         raise RequestError("say where to: --to DIR or --tar FILE, one of them")
+    if options["manifest"] is not None and not options["manifest"].absolute().parent.is_dir():
+        raise RequestError(f"{options['manifest']}: no such folder for the manifest")
     from cube.format.target import target_of
     from cube.jobs.export import Wanted, export_cube, stream_cube
     from cube.store.urls import open_store

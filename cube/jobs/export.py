@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
@@ -31,6 +32,8 @@ from cube.verify.tasks import unpacked_paths
 from cube.work.clusters import Task, run
 from cube.work.watch import SILENT, Watcher
 
+_MOST_BANDS = 4
+"""Of a PNG."""
 _AT_ONCE = 64
 """Patches that one task restores."""
 
@@ -188,6 +191,8 @@ def _planned(source: Target, wanted: Wanted) -> tuple[Origin, Labels]:
     if unknown := [name for name in wanted.modalities if name not in names]:
         raise RequestError(f"{source.url} has no modality {unknown[0]!r}; it has {', '.join(names)}")
     chosen = [name for name in names if not wanted.modalities or name in wanted.modalities]
+    if wanted.form == "png":
+        _require_pictures(specs, chosen, facts.get("one_file_per_band", ()))
     values = _Values(source, specs, facts["certificate"]["arrays"])
     rows = _chosen(source, values, specs, facts, wanted.where)
     origin = Origin(
@@ -219,6 +224,17 @@ def _planned(source: Target, wanted: Wanted) -> tuple[Origin, Labels]:
         wkt=_definitions(values, specs, rows),
     )
     return origin, labels
+
+
+def _require_pictures(specs: Mapping[str, Any], names: Iterable[str], stacks: Sequence[str]) -> None:
+    """Raise ``RequestError`` for images that no PNG holds."""
+    for name in names:
+        bands, dtype = 1 if name in stacks else specs[name].shape[1], np.dtype(specs[name].dtype).name
+        if bands > _MOST_BANDS or dtype not in ("uint8", "uint16"):
+            raise RequestError(
+                f"{name} has {bands} bands of {dtype}; a PNG takes one to {_MOST_BANDS} of 8 or 16 bits: say gtiff or cog, "
+                "or leave it out with --modalities"
+            )
 
 
 class _Values:

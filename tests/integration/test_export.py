@@ -220,6 +220,16 @@ def test_plain_images_for_other_tools(
             assert (here.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == "COG") == (form == "cog")
 
 
+def test_what_no_picture_holds_is_told_before(tiny_cube: Built, tmp_path: Path) -> None:
+    told = run("export", tiny_cube.url, "--to", tmp_path / "back", "--format", "png")
+    assert told.exit_code == 2
+    assert "s1 has 2 bands of float32; a PNG takes one to 4 of 8 or 16 bits" in told.output
+    told = run("export", tiny_cube.url, "--to", tmp_path / "back", "--manifest", tmp_path / "none" / "sums")
+    assert told.exit_code == 2
+    assert "no such folder for the manifest" in told.output
+    assert not (tmp_path / "back").exists()
+
+
 # Nothing false, nothing elsewhere
 
 
