@@ -9,6 +9,7 @@ import click
 
 from cube.cli.options import CONFIG, JSON, print_value
 from cube.cli.progress import counted
+from cube.errors import CubeError, RequestError
 
 if TYPE_CHECKING:
     from cube.jobs.diff import Difference
@@ -26,13 +27,19 @@ _SHOWN = 5
 def diff(first: str, second: str, config: Settings, as_json: bool) -> None:
     """Tell which patches of the cube B are not those of the cube A.
 
-    They are compared by the hashes that certify them: no pixel is read. Exit code 0 if nothing differs, 1 if something does.
+    They are compared by the hashes that certify them: no pixel is read. Exit code 0 if nothing differs, 1 if something does, 2
+    if they could not be compared.
     """
     from cube.jobs.diff import difference
     from cube.read.opened import open_certified
 
-    one, two = (open_certified(url, config.options(url)) for url in (first, second))
-    found = difference(one, two)
+    try:
+        one, two = (open_certified(url, config.options(url)) for url in (first, second))
+        found = difference(one, two)
+    except FileNotFoundError as error:
+        raise RequestError(f"there is no cube: {error.filename or error}") from None
+    except (CubeError, OSError) as error:  # 1 would say that they differ
+        raise RequestError(str(error)) from error
     print_value(found.document() if as_json else _text(found), as_json)
     sys.exit(1 if found.any else 0)
 

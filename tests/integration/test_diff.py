@@ -76,4 +76,13 @@ def test_cubes_of_other_tiles_cannot_be_compared(tiny_cube: Built, made: Made, t
     result = diff(tiny_cube.url, other.url)
     assert result.exit_code == 2
     assert "cannot be compared by what they certify" in result.output
-    assert diff(tiny_cube.url, tmp_path / "none.zarr").exit_code != 0
+
+
+def test_what_could_not_be_compared_does_not_count_as_different(tiny_cube: Built, tmp_path: Path) -> None:
+    none = diff(tiny_cube.url, tmp_path / "none.zarr")
+    assert none.exit_code == 2
+    assert "there is no cube" in none.output
+    shutil.copytree(tiny_cube.url, tmp_path / "x.zarr")
+    chunk = tmp_path / "x.zarr" / "digest" / "c" / "0" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"?")
+    assert diff(tiny_cube.url, tmp_path / "x.zarr").exit_code == 2
