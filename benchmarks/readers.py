@@ -195,7 +195,7 @@ def _bare(folder: Path, assemble: bool) -> Figures:
     samples = Samples(cube_url(folder))
     jobs = []
     for name, reader in samples.readers.items():
-        shards, entries = (samples.rows // reader.layout.slots).tolist(), reader.entries(samples.rows).tolist()
+        shards, entries = (samples.rows // reader.layout.slots).tolist(), reader.indexes.entries(samples.rows).tolist()
         uses: dict[Tile, list[tuple[int, int]]] = {}
         for row, (shard, places) in enumerate(zip(shards, entries, strict=True)):
             for place, (offset, length) in enumerate(places):
@@ -331,7 +331,7 @@ def random_requests(folder: Path) -> Figures:
     samples.read(rows)
     found: Figures = {}
     for name, reader in samples.readers.items():
-        entries = reader.entries(rows)
+        entries = reader.indexes.entries(rows)
         shards = rows // reader.layout.slots
         tiles = {(s, o): n for s, places in zip(shards.tolist(), entries.tolist(), strict=True) for o, n in places}
         found[name] = {
@@ -348,7 +348,7 @@ def unshared(folder: Path) -> Figures:
     samples = Samples(cube_url(folder))
     every = distinct = 0
     for reader in samples.readers.values():
-        entries = reader.entries(samples.rows)
+        entries = reader.indexes.entries(samples.rows)
         every += int(entries[..., 1].sum())
         shards = np.repeat(samples.rows // reader.layout.slots, entries.shape[1])
         tiles = np.unique(np.column_stack([shards, entries.reshape(-1, 2).astype(np.int64)]), axis=0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +19,7 @@ from cube.catalog.collection import KNOWN
 from cube.catalog.describe import CATALOG, COLLECTION, Catalog, describe
 from cube.catalog.page import datasheet
 from cube.catalog.schemas import CORE, SchemaJudge
-from cube.errors import RequestError
+from cube.errors import CorruptError, RequestError
 from cube.format.documents import misshapen_stac, parse_object
 from cube.format.target import Target
 from cube.geo.polygons import geometry
@@ -287,5 +286,5 @@ def _geometry(wkb: bytes | None) -> Any:
     """Return the GeoJSON of a geometry as this package writes it; others as they are."""
     try:
         return geometry(wkb) if wkb else wkb
-    except (struct.error, ValueError):
+    except CorruptError:
         return wkb

@@ -38,7 +38,7 @@ from cube.format.arrays import ArraySpec, read_spec
 from cube.format.root import read_root
 from cube.format.small import read_array
 from cube.format.target import Target
-from cube.geo.footprints import Outline, Rectangle, footprint, outline, rectangle
+from cube.geo.footprints import Rectangle, Shape, footprint, outline, rectangle
 from cube.geo.projection import System, numbered, system
 from cube.query.table import TABLE
 from cube.recipes import WHOLE
@@ -258,7 +258,7 @@ def _rectangles(recipe: Recipe, labels: Labels) -> dict[System, Rectangle]:
     return {crs: rectangle(transforms, recipe.patch.size) for crs, transforms in _placed(labels)}
 
 
-def _outlines(recipe: Recipe, labels: Labels) -> dict[System, Outline]:
+def _outlines(recipe: Recipe, labels: Labels) -> dict[System, Shape]:
     """Return what the patches of a scene cover; they lie on one grid."""
     return {crs: outline(transforms, recipe.patch.size, recipe.layout.tile) for crs, transforms in _placed(labels)}
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from cube.catalog.collection import STAC_VERSION, store_link, with_extensions, zarr_asset
 from cube.format.layout import class_word, meant
-from cube.geo.polygons import bounds, polygons
+from cube.geo.boxes import bounds
+from cube.geo.polygons import polygons
 from cube.geo.projection import numbered
 from cube.query.filters import CLASS
 from cube.query.table import DIGEST, FACTS, VALUES

@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from distributed import Client
 from numpy.typing import NDArray
 
 from cube.convert.labels import Arrays, label_values
@@ -34,6 +33,9 @@ from cube.source.statements import Statements, statement_attributes, statement_c
 from cube.store.protocol import Store
 from cube.work.clusters import Task, run
 from cube.work.watch import SILENT, Watcher
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 Constant = tuple[ArraySpec, NDArray[Any]]
 REPORT = "report.json"

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from cube.errors import CorruptError
 from cube.format.arrays import ArraySpec, decode_chunk, encode_chunk
 from cube.store.failures import undamaged
-from cube.store.protocol import Store
+from cube.store.protocol import Readable, Store
 
 
-def read_array(store: Store, spec: ArraySpec) -> NDArray[Any]:
+def read_array(store: Readable, spec: ArraySpec) -> NDArray[Any]:
     """Return the values of one small array of a cube.
 
     Raises ``CorruptError`` naming the chunk if one is damaged or cannot be read.

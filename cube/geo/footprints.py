@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
 from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
-from cube.geo.contours import contours
 from cube.geo.projection import System, to_degrees
 
 Rectangle = tuple[float, float, float, float]
 """West, south, east, north, or the same in the units of a CRS. In degrees, west > east says that it crosses 180°."""
-Ring = NDArray[np.float64]
-"""(point, 2) closed: the last point is the first one again."""
 
-Outline = list[list[Ring]]
-"""Polygons in the units of a CRS: each a ring around it, and rings around its holes."""
+Points = NDArray[np.float64]
+"""(point, 2)."""
+Shape = Any
+"""A shapely geometry: a polygon, or several, in the units of a CRS."""
 
+_AROUND = 359.0
+"""Degrees: what spans more is shown by its rectangle, as longitudes of an outline would be ambiguous."""
+_MARGIN = 1e-5
+"""Degrees by which an outline may leave its rectangle, by rounding."""
 WORLD: Rectangle = (-180.0, -90.0, 180.0, 90.0)
 _STEPS = 16
-"""Points along each edge of a rectangle: straight lines of a CRS are curves in degrees."""
+"""Parts of each edge of a rectangle: straight lines of a CRS are curves in degrees."""
 _EARTH = 6_371_000.0
 """Metres."""
 _SAG = 0.1
 """Metres by which a straight line of longitude and latitude may leave a straight line of a CRS."""
 _MOST = 64
-"""Points that are added to one edge."""
-_SLIVER = 1e-9
-"""Square degrees of a part that comes from rounding alone: a strip of some centimetres."""
+"""Points added to one edge at most, however near the pole."""
 _DECIMALS = 7
 """Of a degree: about a centimetre, and the same with every PROJ."""
+_SLIVER = 1e-9
+"""Square degrees of a part that comes from rounding alone: a strip of some centimetres."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +62,7 @@ def rectangle(transforms: NDArray[np.float64], size: int) -> Rectangle:
     return float(x.min()), float(y.min()), float(x.max()), float(y.max())
 
 
-def outline(transforms: NDArray[np.float64], size: int, tile: int) -> Outline:
+def outline(transforms: NDArray[np.float64], size: int, tile: int) -> Shape:
     """Return what patches cover together, holes and all, in the units of their CRS; every corner of a tile on it is a point.
 
     ``transforms`` is (patch, 6). The patches lie on one grid, whole tiles apart; ``size`` and ``tile`` are sides in pixels.
@@ -70,35 +75,42 @@ def outline(transforms: NDArray[np.float64], size: int, tile: int) -> Outline:
     covered = np.zeros((rows.max() + across, columns.max() + across), bool)
     for row, column in np.ndindex(across, across):
         covered[rows + row, columns + column] = True
-    origin = transforms[0, [2, 5]] + axes @ corner
-    return [[ring @ axes.T + origin for ring in polygon] for polygon in contours(covered)]
+    row, column = np.argwhere(covered).T
+    cover = shapely.coverage_union_all(shapely.box(column, row, column + 1, row + 1))
+    return shapely.transform(cover, lambda points: (points + corner) @ axes.T + transforms[0, [2, 5]])
 
 
-def footprint(rectangles: Mapping[System, Rectangle], covered: Mapping[System, Outline] | None = None) -> Footprint | None:
+def footprint(rectangles: Mapping[System, Rectangle], covered: Mapping[System, Shape] | None = None) -> Footprint | None:
     """Return the footprint of patches; None where none of them has a place on Earth.
 
     ``rectangles`` are those around them and ``covered`` what they cover, by their CRS. The rectangle stands
-    for patches without an outline, and where it crosses 180° or holds a pole.
+    for patches without an outline, where it holds a pole and where it spans the globe.
     """
-    polygons, boxes = [], []
+    parts, boxes = [], []
     for crs, bounds in rectangles.items():
-        ring = _in_degrees(crs, _around(bounds))
-        if not np.isfinite(ring).all():
+        around_all = _refined(crs, shapely.segmentize(shapely.box(*bounds), max(np.subtract(bounds[2:], bounds[:2])) / _STEPS))
+        if around_all is None:
             continue
-        pieces = _cut(ring)
-        if covered and crs in covered and len(pieces) == 1 and (np.abs(ring) < (180, 90)).all():
-            rings = [[_in_degrees(crs, part) for part in polygon] for polygon in covered[crs]]
-            polygons += rings
-            boxes.append(_bounds(np.concatenate([exterior for exterior, *_ in rings])))
+        ring = _in_degrees(crs, shapely.get_coordinates(around_all))
+        ring[:, 0] = np.unwrap(ring[:, 0], period=360)
+        if holds_pole := abs(ring[-1, 0] - ring[0, 0]) > 180:
+            found = _with_pole(ring)
+        elif covered and crs in covered and np.ptp(ring[:, 0]) < _AROUND:
+            found = shapely.transform(_refined(crs, covered[crs]), partial(_in_degrees, crs, west=ring[:, 0].min() - _MARGIN))
         else:
-            polygons += [[piece] for piece in pieces]
-            boxes.append(_box(ring, pieces))
-    if not polygons:
+            found = shapely.Polygon(ring)
+        parts += _cut(found)
+        boxes.append(_box(found, holds_pole=holds_pole))
+    if not parts:
         return None
-    parts = [[_turned(ring, inside=bool(hole)).tolist() for hole, ring in enumerate(polygon)] for polygon in polygons]
-    if len(parts) == 1:
-        return Footprint(geometry={"type": "Polygon", "coordinates": parts[0]}, bbox=boxes[0])
-    return Footprint(geometry={"type": "MultiPolygon", "coordinates": parts}, bbox=around(boxes))
+    whole = shapely.orient_polygons(shapely.normalize(parts[0] if len(parts) == 1 else shapely.multipolygons(parts)))
+    return Footprint(geometry=geojson(whole), bbox=around(boxes))
+
+
+def geojson(shape: Shape) -> dict[str, Any]:
+    """Return a polygon, or several, as GeoJSON."""
+    found: dict[str, Any] = json.loads(shapely.to_geojson(shape))
+    return found
 
 
 def around(boxes: Iterable[Rectangle]) -> Rectangle:
@@ -114,106 +126,46 @@ def around(boxes: Iterable[Rectangle]) -> Rectangle:
     return round(float(start.min()), _DECIMALS), low, round(float(stop.max()) - 360, _DECIMALS), high
 
 
-def _around(bounds: Rectangle) -> Ring:
-    """Return a rectangle with many points along its edges."""
-    west, south, east, north = bounds
-    corners = np.array([(west, south), (east, south), (east, north), (west, north), (west, south)])
-    steps, places = np.linspace(0, 4, 4 * _STEPS + 1), np.arange(5)
-    return np.stack([np.interp(steps, places, axis) for axis in corners.T], axis=1)
-
-
-def _in_degrees(crs: System, ring: Ring) -> Ring:
-    """Return a ring of a CRS in degrees, its longitudes without jumps; near a pole it gets more points."""
-    transformer = to_degrees(crs)
-    lon, lat = transformer.transform(*ring.T)
-    if not np.isfinite(lon).all():
-        return np.full(ring.shape, np.nan)
+def _refined(crs: System, shape: Shape) -> Shape | None:
+    """Return a shape of a CRS with more points near a pole; None where it has no place on Earth."""
+    points = shapely.get_coordinates(shape)
+    lat = _in_degrees(crs, points)[:, 1]
+    if not np.isfinite(lat).all():
+        return None
     to_pole = _EARTH * np.tan(np.radians(90 - np.abs(lat).max()))
-    lon, lat = transformer.transform(*_refined(ring, np.sqrt(8 * to_pole * _SAG)).T)
-    lon = np.unwrap(lon, period=360)
-    ring = np.round(np.stack([lon, lat], axis=1), _DECIMALS)
-    return _with_pole(ring) if abs(lon[-1] - lon[0]) > 180 else ring
+    return shapely.segmentize(shape, max(np.sqrt(8 * to_pole * _SAG), np.hypot(*(points[1] - points[0])) / _MOST))
 
 
-def _refined(ring: Ring, longest: float) -> Ring:
-    """Return a ring with points added so that no edge is longer, within limits."""
-    parts = []
-    for start, stop in pairwise(ring):
-        count = np.clip(np.ceil(np.hypot(*(stop - start)) / max(longest, 1e-9)), 1, _MOST)
-        parts.append(np.linspace(start, stop, int(count), endpoint=False))
-    return np.vstack([*parts, ring[-1:]])
+def _in_degrees(crs: System, points: Points, *, west: float | None = None) -> Points:
+    """Return points of a CRS in degrees; their longitudes begin at ``west`` where it is given."""
+    lon, lat = to_degrees(crs).transform(*points.T)
+    if west is not None:
+        lon = west + (lon - west) % 360
+    return np.round(np.stack([lon, lat], axis=1), _DECIMALS)
 
 
-def _with_pole(ring: Ring) -> Ring:
-    """Close a ring that goes once around the Earth by way of the pole inside it; it begins and ends at 180°."""
-    pole = 90.0 if ring[:, 1].mean() > 0 else -90.0
-    edge = 180.0 if ring[-1, 0] > ring[0, 0] else -180.0
-    around = ring[:-1] - np.array([360.0, 0.0]) * np.floor((ring[:-1, :1] + 180) / 360)
-    jump = int(np.argmax(np.abs(np.diff(around[:, 0], prepend=around[-1, 0]))))
-    around = np.roll(around, -jump, axis=0)
-    (lon, lat), (last_lon, last_lat) = around[0], around[-1]
-    share = (edge - last_lon) / (lon + 2 * edge - last_lon)
-    crossing = round(last_lat + share * (lat - last_lat), _DECIMALS)
-    return np.vstack([(-edge, crossing), around, (edge, crossing), (edge, pole), (-edge, pole), (-edge, crossing)])
+def _with_pole(ring: Points) -> Shape:
+    """Return a ring that goes once around the Earth, as a polygon that begins and ends at 180° and has the pole in it."""
+    lon, order = np.unique((ring[:-1, 0] + 180) % 360 - 180, return_index=True)
+    lat = ring[order, 1]
+    pole = 90.0 if lat.mean() > 0 else -90.0
+    crossing = round(float(np.interp(180.0, [lon[-1], lon[0] + 360], [lat[-1], lat[0]])), _DECIMALS)
+    edge = [(-180.0, crossing), *zip(lon.tolist(), lat.tolist(), strict=True), (180.0, crossing)]
+    return shapely.Polygon([*edge, (180.0, pole), (-180.0, pole)])
 
 
-def _cut(ring: Ring) -> list[Ring]:
-    """Return the parts of a ring between 180° west and 180° east."""
+def _cut(shape: Shape) -> list[Shape]:
+    """Return the polygons of a shape between 180° west and 180° east."""
     parts = []
     for turn in (-360.0, 0.0, 360.0):
-        part = _clip(_clip(ring + np.array([turn, 0.0]), -180.0, keep_above=True), 180.0, keep_above=False)
-        parts += [lobe for lobe in _lobes(part) if abs(_doubled_area(lobe)) > _SLIVER]
+        inside = shape.intersection(shapely.box(-180.0 - turn, -90.0, 180.0 - turn, 90.0))
+        moved = shapely.transform(shapely.affinity.translate(inside, turn), partial(np.round, decimals=_DECIMALS))
+        parts += [part for part in shapely.get_parts(moved) if part.area > _SLIVER]
     return parts
 
 
-def _lobes(part: Ring) -> list[Ring]:
-    """Return the lobes of a part that touches 180° more than twice on the way around, as an edge along it may by rounding."""
-    on_edge = np.flatnonzero(np.abs(part[:-1, 0]) == 180)
-    if len(on_edge) < 2 or np.ptp(part[:, 0]) == 360:
-        return [part] if len(part) else []
-    rolled = np.roll(part[:-1], -on_edge[0], axis=0)
-    stops = [*(on_edge - on_edge[0]).tolist(), len(rolled)]
-    closed = np.vstack([rolled, rolled[:1]])
-    chains = [closed[start : stop + 1] for start, stop in pairwise(stops) if stop - start > 1]
-    turning = np.sign(_doubled_area(part))
-    return [
-        np.vstack([chain, chain[:1]]) for chain in chains if np.sign(_doubled_area(np.vstack([chain, chain[:1]]))) == turning
-    ]
-
-
-def _clip(ring: Ring, limit: float, *, keep_above: bool) -> Ring:
-    """Return the part of a ring on one side of a meridian."""
-    kept = []
-    for (lon, lat), (next_lon, next_lat) in pairwise(ring):
-        inside, next_inside = ((value >= limit) if keep_above else (value <= limit) for value in (lon, next_lon))
-        if inside:
-            kept.append((lon, lat))
-        if inside != next_inside and limit not in (lon, next_lon):
-            share = (limit - lon) / (next_lon - lon)
-            kept.append((limit, round(lat + share * (next_lat - lat), _DECIMALS)))
-    return np.round(np.array([*kept, *kept[:1]]).reshape(-1, 2), _DECIMALS)
-
-
-def _box(ring: Ring, parts: list[Ring]) -> Rectangle:
-    whole = _bounds(ring)
-    if np.ptp(ring[:, 0]) >= 360:
-        return -180.0, whole[1], 180.0, whole[3]
-    west = max(float(part[:, 0].min()) for part in parts)
-    east = min(float(part[:, 0].max()) for part in parts)
-    return west, whole[1], east, whole[3]
-
-
-def _bounds(ring: Ring) -> Rectangle:
-    west, south = ring.min(axis=0).tolist()
-    east, north = ring.max(axis=0).tolist()
-    return west, south, east, north
-
-
-def _doubled_area(ring: Ring) -> float:
-    lon, lat = ring.T
-    return float(np.sum(lon[:-1] * lat[1:] - lon[1:] * lat[:-1]))
-
-
-def _turned(ring: Ring, *, inside: bool) -> Ring:
-    """Return a ring anticlockwise, or clockwise where it goes around a hole."""
-    return ring if (_doubled_area(ring) > 0) != inside else ring[::-1]
+def _box(shape: Shape, *, holds_pole: bool) -> Rectangle:
+    west, south, east, north = shape.bounds
+    if holds_pole:
+        return -180.0, south, 180.0, north
+    return round(west + 360 * (west < -180), _DECIMALS), south, round(east - 360 * (east > 180), _DECIMALS), north

@@ -9,9 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
-
-from distributed import Client
+from typing import TYPE_CHECKING, Any, get_args
 
 from cube.catalog.describe import describe
 from cube.catalog.publish import publish, retract
@@ -31,6 +29,9 @@ from cube.verify.report import Report
 from cube.verify.verification import verify_cube
 from cube.work.clusters import lanes, run
 from cube.work.watch import SILENT, Watcher
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 SURVEY = "survey.json"
 

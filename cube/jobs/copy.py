@@ -6,9 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from distributed import Client
+from typing import TYPE_CHECKING, Any
 
 from cube.convert.writer import REPORT
 from cube.errors import TargetError
@@ -24,6 +22,9 @@ from cube.survey.summary import Survey
 from cube.verify.report import Report
 from cube.verify.verification import verify_unrooted
 from cube.work.watch import SILENT, Watcher
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 _ROUNDS = 3
 """What the verification finds damaged is written once more; damaged labels hide damaged pixels until then."""

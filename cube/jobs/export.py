@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-from distributed import Client
 from numpy.typing import NDArray
 
 from cube.errors import CorruptError, RequestError
@@ -31,6 +30,9 @@ from cube.store.urls import open_store
 from cube.verify.tasks import unpacked_paths
 from cube.work.clusters import Task, run
 from cube.work.watch import SILENT, Watcher
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 _MOST_BANDS = 4
 """Of a PNG."""

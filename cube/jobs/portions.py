@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
-from distributed import Client
 
 from cube.catalog.describe import CATALOG, COLLECTION, describe
 from cube.catalog.publish import publish, publish_files
@@ -30,12 +29,15 @@ from cube.jobs.subset import (
 )
 from cube.recipes.recipe import Recipe
 from cube.records.claims import COPY
-from cube.store.protocol import Store
+from cube.store.protocol import Readable, Store
 from cube.survey.summary import Survey
 from cube.survey.surveyor import Surveyor
 from cube.verify.report import Report
 from cube.work.clusters import Task, run
 from cube.work.watch import Watcher
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 _STREAMS = 4
 """Objects that one task copies at the same time."""
@@ -204,7 +206,7 @@ def batch_keys(specs: Iterable[ArraySpec], index: int) -> list[str]:
     ]
 
 
-def copy_objects(place: int, source: Store, to: Store, sizes: Mapping[str, int]) -> tuple[int, dict[str, int]]:
+def copy_objects(place: int, source: Readable, to: Store, sizes: Mapping[str, int]) -> tuple[int, dict[str, int]]:
     """Copy objects byte for byte, a few at a time; return ``place`` and their sizes. Runs on a Dask worker."""
     with ThreadPoolExecutor(_STREAMS, thread_name_prefix="cube-copy") as pool:
         for _ in pool.map(_copier(source, to), sizes.items()):
@@ -212,7 +214,7 @@ def copy_objects(place: int, source: Store, to: Store, sizes: Mapping[str, int])
     return place, dict(sizes)
 
 
-def _copier(source: Store, to: Store) -> Callable[[tuple[str, int]], None]:
+def _copier(source: Readable, to: Store) -> Callable[[tuple[str, int]], None]:
     def copy(item: tuple[str, int]) -> None:
         key, size = item
         with to.writing(key) as file:

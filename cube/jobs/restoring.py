@@ -19,7 +19,7 @@ from cube.jobs.subset import read_headers
 from cube.read.pixels import PixelReader
 from cube.source.georeference import Affine, Georeference
 from cube.source.stacks import parted, unpacked
-from cube.store.protocol import Store
+from cube.store.protocol import Readable, Store
 from cube.verify.sources import pixels_of
 
 Array = NDArray[Any]
@@ -34,7 +34,7 @@ _OF_ENDING = {".png": "png", ".jpg": "png", ".jpeg": "png"}
 class Origin:
     """What all parts of one export have in common. Small and picklable."""
 
-    source: Store
+    source: Readable
     pixels: Mapping[str, ArraySpec]
     """The modalities that are wanted."""
     kinds: tuple[int, ...]

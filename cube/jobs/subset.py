@@ -38,7 +38,7 @@ from cube.read.opened import open_certified
 from cube.read.pixels import PixelReader
 from cube.read.ranges import Tile
 from cube.records.claims import COPY
-from cube.store.protocol import Store
+from cube.store.protocol import Readable, Store
 
 _RUN = 32
 """Patches whose tiles are fetched together."""
@@ -78,7 +78,7 @@ class Subset:
 class Extract:
     """What all shards of one subset have in common. Small and picklable."""
 
-    source: Store
+    source: Readable
     to: Store
     specs: Mapping[str, ArraySpec]
     """Arrays of pixels and of headers in the whole cube."""
@@ -173,7 +173,7 @@ def _adopt(reader: PixelReader, writer: ShardWriter, rows: Array, present: Array
     for start in range(0, len(rows), _RUN):
         slots = np.flatnonzero(present[start : start + _RUN]) + start
         shards = (rows[slots] // reader.layout.slots).tolist()
-        entries = reader.entries(rows[slots]).tolist()
+        entries = reader.indexes.entries(rows[slots]).tolist()
         places = [[Tile(shard, *entry) for entry in patch] for shard, patch in zip(shards, entries, strict=True)]
         wanted = sorted({tile for patch in places for tile in patch})
         fetched = dict(zip(wanted, reader.fetch(wanted), strict=True))
@@ -182,7 +182,7 @@ def _adopt(reader: PixelReader, writer: ShardWriter, rows: Array, present: Array
                 raise CorruptError(f"{reader.spec.path}: the pixels of patch {rows[slot]} are not those of its digest")
 
 
-def read_headers(source: Store, spec: ArraySpec, rows: Array, sizes: Array) -> dict[tuple[int, int], bytes]:
+def read_headers(source: Readable, spec: ArraySpec, rows: Array, sizes: Array) -> dict[tuple[int, int], bytes]:
     """Return the headers of some patches, by patch and modality.
 
     ``rows`` (patch) are positions in the cube, ``sizes`` (patch, modality) the bytes of the headers. Raises ``CorruptError``

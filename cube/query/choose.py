@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube.errors import FilterError, RequestError
-from cube.geo.polygons import bounds
+from cube.geo.boxes import bounds
 from cube.geo.projection import numbered
 from cube.query.filters import DATES, MAIN_CLASS, check_fields, is_of_classes, matching
 from cube.query.grammar import clauses_of, parse

@@ -11,7 +11,7 @@ from cube.errors import CorruptError, FilterError, RequestError
 from cube.format.documents import require_object
 from cube.query.filters import CLASS, MAIN_CLASS, class_column, is_of_classes
 from cube.store.parquet import ColumnFile
-from cube.store.protocol import Store
+from cube.store.protocol import Readable
 
 TABLE = "items.parquet"
 """The table of all patches, in the folder of the catalog."""
@@ -23,7 +23,7 @@ DIGEST = "pixels_digest"
 VALUES = "values"
 
 
-def open_table(catalog: Store) -> ColumnFile:
+def open_table(catalog: Readable) -> ColumnFile:
     """Return the table of patches in the folder of a catalog. Raises ``RequestError`` if there is none."""
     file = ColumnFile(catalog, TABLE)
     try:

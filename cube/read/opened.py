@@ -24,7 +24,7 @@ from cube.read.cache import TileCache
 from cube.read.pixels import PixelReader
 from cube.store.failures import undamaged
 from cube.store.objects import ObjectStore
-from cube.store.protocol import Store
+from cube.store.protocol import Readable
 from cube.store.urls import is_local, open_store
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ Array = NDArray[Any]
 class Certified:
     """A small array and the hash of its values that the root document certifies. Small to pickle."""
 
-    store: Store
+    store: Readable
     spec: ArraySpec
     digest: str | None
 
@@ -74,7 +74,7 @@ class Root:
     """The root document of a Zarr group."""
 
     url: str
-    store: Store
+    store: Readable
     document: Mapping[str, Any]
 
     @property
@@ -92,7 +92,7 @@ class OpenedCube:
     """A cube of this package."""
 
     url: str
-    store: Store
+    store: Readable
     specs: Mapping[str, ArraySpec]
     """The arrays of the root group, by name."""
     attributes: Mapping[str, Any]

@@ -19,7 +19,7 @@ import psutil
 
 from cube.format.documents import parse_object
 from cube.format.target import UNFINISHED, Target
-from cube.store.protocol import Store
+from cube.store.protocol import Readable, Store
 from cube.store.urls import is_local
 
 RUNNING = "running"
@@ -60,13 +60,13 @@ def _beat(build: Store, key: str, ended: Event) -> None:
             build.write(key, _sign(number))
 
 
-def _signs(build: Store) -> Iterator[tuple[str, bytes]]:
+def _signs(build: Readable) -> Iterator[tuple[str, bytes]]:
     keys = [entry.key for entry in build.list(RUNNING) if entry.key.endswith(".json")]
     read = zip(keys, build.read_many(keys), strict=True)
     return ((key, data) for key, data in read if isinstance(data, bytes))
 
 
-def other_signs(build: Store) -> dict[str, bytes]:
+def other_signs(build: Readable) -> dict[str, bytes]:
     """Return the signs of builds that may be running in other processes; those of this machine that are gone are left out."""
     return {key: data for key, data in _signs(build) if not (_is_own(data) or _is_gone(data))}
 

@@ -17,7 +17,7 @@ from cube.source.inflate import Inflating, inflated
 from cube.source.members import Listing, Member, kind_of, tar_listing, unreadable_archive, zip_listing, zipped
 from cube.source.rejected import Rejected
 from cube.store.local import LocalStore
-from cube.store.protocol import Entry, Range, Store
+from cube.store.protocol import Entry, Range, Readable, Store
 from cube.store.urls import is_local, open_store
 
 INDEXES = "archives"
@@ -98,7 +98,7 @@ class Files:
 
     def __init__(
         self,
-        store: Store,
+        store: Readable,
         only: str = "",
         *,
         indexes: Store | None = None,
@@ -257,7 +257,9 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.0f} MB" if size >= 10**7 else f"{size / 1e3:,.0f} kB"
 
 
-def _travelled(store: Store, only: str, members: dict[str, Member], archives: dict[str, Entry], indexes: Store | None) -> Files:
+def _travelled(
+    store: Readable, only: str, members: dict[str, Member], archives: dict[str, Entry], indexes: Store | None
+) -> Files:
     files = Files(store, only, indexes=indexes)
     files.members, files.archives = members, archives
     return files

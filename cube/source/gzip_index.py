@@ -20,7 +20,7 @@ from isal import isal_zlib
 from cube.source.inflate import START, WINDOW, Inflating, Point
 from cube.source.members import Listing, Member, tar_listing
 from cube.source.rejected import Rejected
-from cube.store.protocol import Entry, Range, Store
+from cube.store.protocol import Entry, Range, Readable, Store
 
 _SPACING = 2**22
 """Inflated bytes from one point to the next, at least."""
@@ -42,7 +42,7 @@ def index_key(archive: Entry) -> str:
     return f"{blake3(facts.encode()).hexdigest(16)}.index"
 
 
-def read_index(indexes: Store, archive: Entry) -> Listing | None:
+def read_index(indexes: Readable, archive: Entry) -> Listing | None:
     """Return what an index says of an archive; None where there is none, or it is damaged."""
     key = index_key(archive)
     try:
@@ -66,7 +66,7 @@ def read_index(indexes: Store, archive: Entry) -> Listing | None:
     return _listing(archive.key, members, refused, points)
 
 
-def make_index(source: Store, archive: Entry, indexes: Store) -> Listing:
+def make_index(source: Readable, archive: Entry, indexes: Store) -> Listing:
     """Inflate a whole archive once: list it, keep its index, and return what it holds.
 
     Where it is damaged or cut off, what comes before that is listed, and a refusal says so. Raises ``OSError`` if the store
@@ -89,7 +89,7 @@ def make_index(source: Store, archive: Entry, indexes: Store) -> Listing:
     return _listing(archive.key, members, listing.refused, [START, *passing.points])
 
 
-def read_window(indexes: Store, key: str, point: Point) -> bytes:
+def read_window(indexes: Readable, key: str, point: Point) -> bytes:
     """Return the inflated bytes before a point."""
     return zlib.decompress(indexes.read_range(key, point.start, point.start + point.length))
 
@@ -107,7 +107,7 @@ def _listing(archive: str, members: list[tuple[str, int, int]], refused: list[Re
 class _Passing:
     """An archive that passes by once, inflated; points are taken of it and its checksum is compared."""
 
-    def __init__(self, source: Store, archive: Entry, sink: IO[bytes]) -> None:
+    def __init__(self, source: Readable, archive: Entry, sink: IO[bytes]) -> None:
         self.source, self.archive, self.sink = source, archive, sink
         self.points: list[Point] = []
         self.damage = ""
@@ -183,7 +183,7 @@ def _next_piece(inflating: Any, file: ObjectFile) -> bytes:
 class ObjectFile(io.RawIOBase):
     """An object as a file; an answer that fails is kept for whoever reads, since it cannot pass through a decoder in C++."""
 
-    def __init__(self, store: Store, entry: Entry) -> None:
+    def __init__(self, store: Readable, entry: Entry) -> None:
         self.store, self.entry = store, entry
         self.failure: OSError | None = None
         self._place = self._start = 0

@@ -10,7 +10,7 @@ from typing import Any
 
 from cube.errors import RequestError
 from cube.source.members import kind_of
-from cube.store.protocol import Entry, Store
+from cube.store.protocol import Entry, Readable
 from cube.store.urls import open_store
 
 _AT_ONCE = 2**24
@@ -79,7 +79,7 @@ def _told(key: str, sums: Mapping[str, str]) -> str | None:
     return next((sums[name] for place in range(len(parts)) if (name := "/".join(parts[place:])) in sums), None)
 
 
-def _sum(store: Store, entry: Entry, kind: str) -> str:
+def _sum(store: Readable, entry: Entry, kind: str) -> str:
     hasher = hashlib.new(kind, usedforsecurity=False)
     for start in range(0, entry.size, _AT_ONCE):
         hasher.update(store.read_range(entry.key, start, min(entry.size, start + _AT_ONCE)))

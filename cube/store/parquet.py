@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cube.errors import CorruptError, CubeError
-from cube.store.protocol import Range, Store
+from cube.store.protocol import Range, Readable
 
 _TAIL = 2**18
 """Bytes read first, from the end: the footer of a table of 180,662 patches and some more."""
@@ -27,7 +27,7 @@ _MARK = 8
 class ColumnFile:
     """One Parquet object. What was read of it is counted."""
 
-    store: Store
+    store: Readable
     key: str
     requests: int = 0
     bytes_read: int = 0

@@ -35,8 +35,8 @@ class Range(NamedTuple):
         return -self.start if self.stop is None else self.stop - self.start
 
 
-class Store(Protocol):
-    """Objects by key. Every method raises ``OSError`` (``FileNotFoundError`` for a missing key) when it fails."""
+class Readable(Protocol):
+    """Objects by key, to be read. Every method raises ``OSError`` (``FileNotFoundError`` for a missing key) when it fails."""
 
     @property
     def url(self) -> str:
@@ -46,7 +46,7 @@ class Store(Protocol):
     def options(self) -> Mapping[str, Any]:
         """fsspec storage options. They may hold secrets: never print or keep them."""
 
-    def child(self, name: str) -> Store:
+    def child(self, name: str) -> Readable:
         """Return the store below ``name``."""
 
     def read(self, key: str) -> bytes:
@@ -81,6 +81,28 @@ class Store(Protocol):
         that has grown since is an error, and not read.
         """
 
+    def exists(self, key: str) -> bool:
+        """Tell whether an object exists."""
+
+    def answers(self) -> bool:
+        """Tell whether the store itself can be listed."""
+
+    def list(self, prefix: str = "") -> Iterable[Entry]:
+        """Return every object under ``prefix``."""
+
+    def entry(self, key: str) -> Entry:
+        """Return one object as a listing tells of it."""
+
+    def folders(self) -> Iterable[str]:
+        """Return the names of the folders (parts of keys up to the next ``/``) right below; none if it is not there."""
+
+
+class Store(Readable, Protocol):
+    """Objects by key, to be read and written."""
+
+    def child(self, name: str) -> Store:
+        """Return the store below ``name``."""
+
     def write(self, key: str, data: bytes) -> None:
         """Write a whole object."""
 
@@ -98,21 +120,6 @@ class Store(Protocol):
 
     def remove(self, key: str) -> None:
         """Remove an object."""
-
-    def exists(self, key: str) -> bool:
-        """Tell whether an object exists."""
-
-    def answers(self) -> bool:
-        """Tell whether the store itself can be listed."""
-
-    def list(self, prefix: str = "") -> Iterable[Entry]:
-        """Return every object under ``prefix``."""
-
-    def entry(self, key: str) -> Entry:
-        """Return one object as a listing tells of it."""
-
-    def folders(self) -> Iterable[str]:
-        """Return the names of the folders (parts of keys up to the next ``/``) right below; none if it is not there."""
 
     def give_up_uploads(self, *, remove: bool) -> int:
         """Return how many uploads in parts somebody left unfinished, which an object store keeps; remove them if asked to."""

@@ -155,7 +155,7 @@ class Assembly:
         for name, modality in self.modalities.items():
             slots = modality.reader.layout.slots
             uses: dict[Tile, list[tuple[int, int]]] = {}
-            shards, entries = (rows // slots).tolist(), modality.reader.entries(rows).tolist()
+            shards, entries = (rows // slots).tolist(), modality.reader.indexes.entries(rows).tolist()
             for row, (shard, places) in enumerate(zip(shards, entries, strict=True)):
                 for place, (offset, length) in enumerate(places):
                     uses.setdefault(Tile(shard, offset, length), []).append((row, place))

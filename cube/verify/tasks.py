@@ -14,7 +14,7 @@ from cube.format.originals import HEADERS, ORIGINALS, header_keys
 from cube.format.tiles import TileLayout
 from cube.source.files import Source
 from cube.source.stacks import parted
-from cube.store.protocol import Store
+from cube.store.protocol import Readable
 from cube.survey.ground import GroundSlice
 from cube.survey.surveyor import Surveyor
 from cube.survey.tally import TallyJob
@@ -58,7 +58,7 @@ class Slice:
 class Examination:
     """What all batches of one verification have in common. Small and picklable."""
 
-    cube: Store
+    cube: Readable
     layouts: Mapping[str, TileLayout]
     header: ArraySpec
     source: Source | None = None

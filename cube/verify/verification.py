@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from blake3 import blake3
-from distributed import Client
 from numpy.typing import NDArray
 
 from cube.errors import CorruptError
@@ -31,6 +30,9 @@ from cube.verify.statements import wrong_statements
 from cube.verify.tasks import COUNTS, Arrays, Examination, batch_tasks, file_paths, stored_keys, unpacked_paths
 from cube.work.clusters import Task, run
 from cube.work.watch import SILENT, Watcher
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 _SURVEYED = {"season", "scene", "epsg", "crs_index", "transform"}
 """Labels a survey needs, as far as a cube has them."""

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from importlib import import_module
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
-
-import dask.config
-from distributed import Client, Future, LocalCluster, as_completed
-from distributed.comm import CommClosedError
 
 from cube.errors import CubeError, RequestError, StorageError, without_secrets
 from cube.work.config import ClusterProfile
+
+if TYPE_CHECKING:
+    from distributed import Client, Future, LocalCluster
 
 _RETRIES = 2
 _WINDOW = 2
@@ -54,7 +53,7 @@ def open_cluster(
     elif workers < 1:
         yield None
     else:
-        with _local_cluster(workers, dashboard) as cluster, Client(cluster) as client:
+        with _local_cluster(workers, dashboard) as cluster, cluster.get_client() as client:
             yield client
             _end_heartbeats(client)
 
@@ -121,6 +120,8 @@ def _require_worker(client: Client, name: str, seconds: float) -> None:
 
 
 def _connected(scheduler: str) -> Client:
+    from distributed import Client
+
     if without_secrets(scheduler) != scheduler:  # Dask would print it
         raise RequestError(f"the address of a scheduler is protocol, host and port, such as tcp://127.0.0.1:8786: {scheduler}")
     try:
@@ -130,6 +131,9 @@ def _connected(scheduler: str) -> Client:
 
 
 def _local_cluster(workers: int, dashboard: bool) -> LocalCluster:
+    import dask.config
+    from distributed import LocalCluster
+
     environment = "distributed.nanny.pre-spawn-environ"
     settings = {environment: {**dask.config.get(environment), **_MALLOC}, "distributed.worker.profile.enabled": dashboard}
     with dask.config.set(settings):
@@ -155,7 +159,7 @@ def run(client: Client | None, function: Callable[..., Any], tasks: Iterable[Tas
     ``StorageError`` says with what.
     """
     given = _here(function, tasks) if client is None else _remote(client, function, tasks)
-    with _scheduler_answers(), closing(given) as results:
+    with nullcontext() if client is None else _scheduler_answers(), closing(given) as results:
         for result in results:
             if isinstance(result, CubeError):
                 raise result
@@ -164,6 +168,8 @@ def run(client: Client | None, function: Callable[..., Any], tasks: Iterable[Tas
 
 @contextmanager
 def _scheduler_answers() -> Iterator[None]:
+    from distributed.comm import CommClosedError
+
     try:
         yield
     except CommClosedError as error:
@@ -180,6 +186,8 @@ def _here(function: Callable[..., Any], tasks: Iterable[Task]) -> Generator[Any,
 
 
 def _remote(client: Client, function: Callable[..., Any], tasks: Iterable[Task]) -> Generator[Any, None, None]:
+    from distributed import as_completed
+
     waiting, run_id = iter(tasks), uuid4().hex  # another driver's equal task is not ours
 
     def submit(task: Task) -> Any:

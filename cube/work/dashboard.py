@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
-from distributed import Client, performance_report
+from typing import TYPE_CHECKING
 
 from cube.errors import RequestError
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 _BOKEH = "bokeh"
 
@@ -30,6 +32,8 @@ def observed(client: Client | None, *, link: bool, report: str | None, say: Call
         say(f"Dashboard: {_link(client)}")
     if report is not None and not Path(report).absolute().parent.is_dir():
         raise RequestError(f"--performance-report {report}: no such folder")
+    from distributed import performance_report
+
     with performance_report(report, mode="inline") if report is not None else nullcontext():
         yield
 

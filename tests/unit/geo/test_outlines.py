@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pytest
+import shapely
 from pyproj import Transformer
 
-from cube.geo.footprints import footprint, rectangle
-from cube.geo.polygons import bounds, geometry, polygons
+from cube.geo.boxes import bounds
+from cube.geo.footprints import footprint, outline, rectangle
+from cube.geo.polygons import geometry, polygons
 
 SIZE = 256
 
@@ -86,6 +91,32 @@ def test_a_patch_around_the_pole_meets_every_longitude() -> None:
     west, south, east, north = bounds(EPSG, TRANSFORM, SIZE)[list(PLACES).index("pole")]
     assert (west, east, north) == (-180, 180, 90)
     assert 89.9 < south < 90
+
+
+def test_patches_all_around_the_globe_have_the_rectangle_around_them() -> None:
+    """Of a CRS of degrees: no ring around a pole, and no side of 180° is the wrong one."""
+    transforms = np.array([[0.01, 0.0, west, 0.0, -0.01, 2.56] for west in (-180.0, 177.44)])
+    whole = rectangle(transforms, SIZE)
+    found = footprint({4326: whole}, {4326: outline(transforms, SIZE, 128)})
+    assert found is not None
+    assert found.bbox == (-180.0, 0.0, 180.0, 2.56)
+    assert geometry_area(found.geometry) == pytest.approx(360 * 2.56)
+
+
+def test_an_outline_is_cut_at_180_degrees_and_not_where_it_has_a_gap() -> None:
+    code, first = placed(32760, 179.97, -17.0)
+    east = [*first[:2], first[2] + 6 * 1280.0, *first[3:]]
+    transforms = np.array([first, east])
+    found = footprint({code: rectangle(transforms, SIZE)}, {code: outline(transforms, SIZE, 128)})
+    assert found is not None
+    assert found.geometry["type"] == "MultiPolygon"
+    one = footprint({code: rectangle(transforms[:1], SIZE)})
+    assert one is not None
+    assert geometry_area(found.geometry) == pytest.approx(2 * geometry_area(one.geometry), rel=1e-4)
+
+
+def geometry_area(shape: Mapping[str, Any]) -> float:
+    return float(shapely.geometry.shape(shape).area)
 
 
 def test_mirrored_patches_are_anticlockwise_too() -> None:
