@@ -37,8 +37,10 @@ demo: $(VENV)/.runtime
 demo-s3: setup
 	PYTHONPATH=tests $(BIN)/python tests/integration/demo_s3.py
 
+# One process more than there are cores: tests wait for servers, workers and disks.
 test: setup
-	$(BIN)/python -m pytest -m "not judges" --numprocesses auto --maxprocesses 4 --dist loadfile --durations 20
+	$(BIN)/python -m pytest -m "not judges" --numprocesses $$($(BIN)/python -c "import os; print(min(4, (os.cpu_count() or 1) + 1))") \
+	  --dist loadfile --durations 20
 
 lint: setup
 	$(BIN)/ruff check .

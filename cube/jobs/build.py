@@ -27,7 +27,7 @@ from cube.store.urls import is_local
 from cube.survey.surveyor import Surveyor
 from cube.verify.report import Report
 from cube.verify.verification import verify_cube
-from cube.work.clusters import lanes, run
+from cube.work.clusters import is_client, lanes, run
 from cube.work.watch import SILENT, Watcher
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def _require_options(limit: Any, incomplete: Any, tolerance: Any, client: Any) -
         raise RequestError(f"incomplete is {incomplete!r}: expected {', '.join(allowed)}")
     if not isinstance(tolerance, Tolerance):
         raise RequestError(f"tolerance is {tolerance!r}: expected a cube.Tolerance, such as cube.Tolerance(share=0.01)")
-    if client is not None and not isinstance(client, Client):
+    if client is not None and not is_client(client):
         raise RequestError(f"client is {client!r}: expected a distributed.Client, such as Client({client!r})")
 
 

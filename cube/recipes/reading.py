@@ -7,6 +7,7 @@ import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -121,15 +122,24 @@ def _compose(path: Path) -> yaml.MappingNode:
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(_MOST_CHARACTERS + 1)
-        if len(text) > _MOST_CHARACTERS:
-            raise RecipeError(f"{path}: more than {_MOST_CHARACTERS:,} characters, so it is no recipe")
-        node = yaml.compose(_Named(text, str(path)), Loader=_Loader)
-    except RecursionError:
-        raise RecipeError(f"{path}: too many levels within each other") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not YAML: {error}") from error
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(text) > _MOST_CHARACTERS:
+        raise RecipeError(f"{path}: more than {_MOST_CHARACTERS:,} characters, so it is no recipe")
+    return _parsed(str(path), text)
+
+
+@lru_cache(maxsize=16)
+def _parsed(path: str, text: str) -> yaml.MappingNode:
+    """Return the node of a recipe's text. It is kept, as many recipes extend the same one: nobody changes a node."""
+    try:
+        node = yaml.compose(_Named(text, path), Loader=_Loader)
+    except RecursionError:
+        raise RecipeError(f"{path}: too many levels within each other") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {error}") from error
     if not isinstance(node, yaml.MappingNode):
         raise RecipeError(f"{path}: expected a mapping of keys to values")
     if _expanded(node, {}) > _MOST_NODES:

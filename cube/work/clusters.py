@@ -58,6 +58,13 @@ def open_cluster(
             _end_heartbeats(client)
 
 
+def is_client(value: Any) -> bool:
+    """Tell whether a value is a client of a Dask cluster."""
+    from distributed import Client
+
+    return isinstance(value, Client)
+
+
 def lanes(client: Client | None) -> int:
     """Return how many tasks run at a time on the cluster as it is now."""
     return max(1, int(sum(client.nthreads().values()))) if client is not None else 1

@@ -39,7 +39,7 @@ def trained(url: str, folder: Path, world: int) -> dict[str, list[dict[str, Any]
     return {tail: [each[tail] for each in written] for tail in written[0]}
 
 
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [pytest.param(2, marks=pytest.mark.judges), 3])
 def test_ranks_train_one_model(tiny_cube: Built, made: Made, tmp_path: Path, world: int) -> None:
     require_torch()
     for tail, ranks in trained(tiny_cube.url, tmp_path, world).items():

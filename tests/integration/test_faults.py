@@ -50,6 +50,15 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
         yield given
 
 
+@pytest.fixture(scope="module")
+def standing(field: Ground) -> str:
+    """A cube with its catalog. Read only."""
+    field.proxy.clear()
+    to = field.target()
+    assert field.build(to).exit_code == 0
+    return to
+
+
 @pytest.fixture(autouse=True)
 def calm(field: Ground) -> Iterator[None]:
     """Begin and end each test with nothing going wrong."""
@@ -344,6 +353,10 @@ def uses(field: Ground, to: str) -> dict[str, Any]:
     }
 
 
+READING = ("verify", "search", "copy", "open_cube", "Samples")
+"""What reads most; with the judges everything meets every fault."""
+
+
 @pytest.mark.parametrize(
     "kind", [kind if kind == "corrupt" else pytest.param(kind, marks=pytest.mark.judges) for kind in ALL_KINDS]
 )
@@ -351,7 +364,8 @@ def test_every_command_and_reader_gets_over_what_passes(field: Ground, kind: str
     to = field.target()
     assert field.build(to).exit_code == 0
     rng = random.Random(f"{SEED} {kind}")
-    for name, use in uses(field, to).items():
+    for name in READING if kind == "corrupt" else uses(field, to):
+        use = uses(field, to)[name]
         field.proxy.clear()
         close_connections()
         wanted = use()
@@ -369,9 +383,8 @@ def test_every_command_and_reader_gets_over_what_passes(field: Ground, kind: str
 
 
 @pytest.mark.parametrize("name", ["info", "search", "verify", "copy", "clean", "plan", "open_cube", "Samples"])
-def test_every_command_and_reader_says_what_does_not_pass(field: Ground, name: str, impatient: None) -> None:
-    to = field.target()
-    assert field.build(to).exit_code == 0
+def test_every_command_and_reader_says_what_does_not_pass(field: Ground, standing: str, name: str, impatient: None) -> None:
+    to = standing
     close_connections()
     field.proxy.inject("denied", method="GET", times=None)
     started = time.monotonic()

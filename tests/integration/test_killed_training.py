@@ -76,12 +76,15 @@ def check_fired(ranks: list[Seen], kills: int) -> None:
     assert any(0 < at < batches for at, batches in fired)
 
 
-@pytest.mark.parametrize("world", [1, 2, 4, 7])
+@pytest.mark.parametrize("world", [1, 4, pytest.param(2, marks=pytest.mark.judges), pytest.param(7, marks=pytest.mark.judges)])
 def test_plain_batches(forked: Starter, cube: Built, many: Made, tmp_path: Path, world: int) -> None:
     check(forked, cube, many, tmp_path, world, workers=None)
 
 
-@pytest.mark.parametrize(("world", "workers"), [(1, 0), (1, 4), (2, 3), (4, 1), (7, 2)])
+@pytest.mark.parametrize(
+    ("world", "workers"),
+    [(1, 4), (2, 3), *(pytest.param(*more, marks=pytest.mark.judges) for more in [(1, 0), (4, 1), (7, 2)])],
+)
 @pytest.mark.usefixtures("pytorch")
 def test_a_loader_with_its_workers(forked: Starter, cube: Built, many: Made, tmp_path: Path, world: int, workers: int) -> None:
     check(forked, cube, many, tmp_path, world, workers=workers)

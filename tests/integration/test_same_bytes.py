@@ -65,7 +65,7 @@ def test_the_reference_is_of_several_shards_and_all_kinds_of_objects(reference: 
     assert {"zarr.json", "patch/c/0", "originals/header/c/3/0/0", "originals/path/c/0/0/0", "s2_band/c/0"} <= reference.keys()
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("workers", [1, 4])
 def test_with_any_number_of_workers(
     source: Made, recipe: Path, reference: dict[str, str], tmp_path: Path, workers: int
 ) -> None:
