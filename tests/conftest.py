@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +33,23 @@ def stac_schemas() -> Path:
     if not path.is_dir():
         leave_out("tests on STAC schemas: no folder `shared/stac-schemas` beside the repository; CUBE_SHARED names another")
     return path
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder that ``cube demo`` makes, by the real command, once for all test processes. Read only."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "the-demo"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "done").exists():
+            command = [sys.executable, "-m", "cube", "demo"]
+            got = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+            assert got.returncode == 0, got.stderr
+            assert got.stdout.count("demo.zarr is sound:") == 2
+            (folder / "done").touch()
+    return folder / "cube-demo"
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ from pydantic import ValidationError
 
 from cube.catalog import PAGE
 from cube.catalog.collection import KNOWN
-from cube.catalog.describe import CATALOG, COLLECTION, Catalog, describe
+from cube.catalog.describe import CATALOG, Catalog, describe
 from cube.catalog.page import datasheet
 from cube.catalog.schemas import CORE, SchemaJudge
 from cube.errors import CorruptError, RequestError
 from cube.format.documents import misshapen_stac, parse_object
-from cube.format.target import Target
+from cube.format.target import COLLECTION, Target
 from cube.geo.polygons import geometry
 from cube.query.table import TABLE
 from cube.read.opened import resolved

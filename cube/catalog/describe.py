@@ -37,7 +37,7 @@ from cube.errors import RequestError
 from cube.format.arrays import ArraySpec, read_spec
 from cube.format.root import read_root
 from cube.format.small import read_array
-from cube.format.target import Target
+from cube.format.target import COLLECTION, Target
 from cube.geo.footprints import Rectangle, Shape, footprint, outline, rectangle
 from cube.geo.projection import System, numbered, system
 from cube.query.table import TABLE
@@ -47,7 +47,6 @@ from cube.survey.summary import Survey
 from cube.verify.report import Report
 
 CATALOG = "catalog.json"
-COLLECTION = "collection.json"
 _ITEMS = "items"
 _OVERVIEWS = "overviews"
 _VERSION = 16

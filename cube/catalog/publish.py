@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cube.catalog import PAGE
-from cube.catalog.describe import _ITEMS, _OVERVIEWS, CATALOG, COLLECTION, Catalog
+from cube.catalog.describe import _ITEMS, _OVERVIEWS, CATALOG, Catalog
 from cube.errors import StorageError, UntrustedError
-from cube.format.target import Target
+from cube.format.target import COLLECTION, Target
 from cube.store.protocol import Store
 from cube.verify.report import Report
 

@@ -17,6 +17,7 @@ _SUFFIX = ".zarr"
 UNFINISHED = "unfinished"
 """Folder of a local build where files are written until they are whole."""
 ROOT = "zarr.json"
+COLLECTION = "collection.json"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Answers of a disk that is full."""
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from cube.catalog.describe import CATALOG, COLLECTION, describe
+from cube.catalog.describe import CATALOG, describe
 from cube.catalog.publish import publish, publish_files
 from cube.errors import CorruptError, RequestError
 from cube.format.arrays import ArraySpec, chunk_key
 from cube.format.documents import parse_object, require_object
 from cube.format.originals import HEADERS
 from cube.format.small import write_array
-from cube.format.target import Target
+from cube.format.target import COLLECTION, Target
 from cube.jobs.subset import (
     Subset,
     array_specs,

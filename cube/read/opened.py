@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urljoin
 
 from numpy.typing import NDArray
@@ -19,16 +19,14 @@ from cube.format.layout import FORMAT, dated, meanings, tile_layout
 from cube.format.root import require_expected
 from cube.format.shape import read_specs
 from cube.format.small import read_array
-from cube.format.target import ROOT, target_of
+from cube.format.target import COLLECTION, ROOT, target_of
+from cube.read.beside import Beside
 from cube.read.cache import TileCache
 from cube.read.pixels import PixelReader
 from cube.store.failures import undamaged
 from cube.store.objects import ObjectStore
 from cube.store.protocol import Readable
 from cube.store.urls import is_local, open_store
-
-if TYPE_CHECKING:
-    from cube.store.parquet import ColumnFile
 
 Array = NDArray[Any]
 
@@ -154,9 +152,7 @@ class OpenedCube:
         several, ``RequestError`` if there is no table or it is of another cube.
         """
         if field not in self._values:
-            from cube.query.table import read_shares
-
-            self._values[field] = read_shares(self._table(), field)
+            self._values[field] = self._beside.shares(field)
         return self._values[field]
 
     def fractions(self, legend: str = "") -> Array:
@@ -164,18 +160,20 @@ class OpenedCube:
 
         Raises ``RequestError`` as ``shares`` does, and if the table has no such legend.
         """
-        from cube.query.table import read_fractions
+        return self._beside.fractions(legend)
 
-        return read_fractions(self._table(), legend)
+    def statistics(self, modality: str) -> dict[str, Array]:
+        """Return ``mean``, ``stddev``, ``minimum``, ``maximum`` and ``count`` (band) of the pixels of a modality.
 
-    def _table(self) -> ColumnFile:
-        from cube.query.table import DIGEST, open_table, own_facts
+        Raises ``RequestError`` as ``shares`` does, and if the catalog counted none of them.
+        """
+        return self._beside.statistics(modality, self.modalities[modality])
 
+    @property
+    def _beside(self) -> Beside:
         options = self.store.options if isinstance(self.store, ObjectStore) else None
-        file, certified = open_table(target_of(self.url, options=options).stac), self.attributes["cube"]["certificate"]
-        if own_facts(file)[DIGEST] != f"{certified['hash']}:{certified['pixels']}":
-            raise RequestError(f"{file.url} is of another cube than {self.url}: its pixels' digest is not the cube's")
-        return file
+        certified = self.attributes["cube"]["certificate"]
+        return Beside(target_of(self.url, options=options).stac, self.url, f"{certified['hash']}:{certified['pixels']}")
 
     def reader(self, modality: str, cache: TileCache | None = None) -> PixelReader:
         """Return what reads the pixels of a modality."""
@@ -199,7 +197,7 @@ def read_root(url: str, options: Mapping[str, Any] | None = None, expect: str | 
     if url.endswith(".json") and not url.endswith(f"/{ROOT}"):
         url = _asset(url, options)
     elif url.endswith(".stac"):
-        url = _asset(f"{url}/collection.json", options)
+        url = _asset(f"{url}/{COLLECTION}", options)
     url = url.removesuffix(f"/{ROOT}")
     store = open_store(url, options=options)
     read = partial(store.read, ROOT)

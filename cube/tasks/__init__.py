@@ -6,23 +6,35 @@ function names the source of what it computes. Nothing here reads a pixel by its
 
 from cube.tasks.augmenting import Augmentation
 from cube.tasks.labelling import mask_table, merged, several_labels, single_label
+from cube.tasks.matching import Pairs, correlation, matching_pairs, search_windows, windows
 from cube.tasks.measures import nrmse, psnr, spectral_angle, ssim
+from cube.tasks.published import differences, read_labels, read_list
+from cube.tasks.quality import q2n
 from cube.tasks.scaling import color_target, scaled, standardized
 from cube.tasks.splitting import Dealt, deal
 
 __all__ = [
     "Augmentation",
     "Dealt",
+    "Pairs",
     "color_target",
+    "correlation",
     "deal",
+    "differences",
     "mask_table",
+    "matching_pairs",
     "merged",
     "nrmse",
     "psnr",
+    "q2n",
+    "read_labels",
+    "read_list",
     "scaled",
+    "search_windows",
     "several_labels",
     "single_label",
     "spectral_angle",
     "ssim",
     "standardized",
+    "windows",
 ]

@@ -94,14 +94,15 @@ class Batches:
 
     def __iter__(self) -> Iterator[dict[str, Array]]:
         """Yield the batches of the epoch that are left, then go on to the next epoch."""
-        order = self.order()
+        order, epoch = self.order(), self.epoch
         parts = ((number, order[number * self.batch_size :][: self.batch_size]) for number in range(self.start, len(self)))
         assembly = Assembly(self._modalities(), self.stack, threads=self.threads, memory=self.memory, prefetch=self.prefetch)
         self.counters = assembly.counters
         for number, batch in assembly.run((number, self.samples.rows[part]) for number, part in parts):
-            self.start = number + 1
+            # Who counts the batches does not ask for one more, so with the last one begins the next epoch.
+            self.epoch, self.start = (epoch, number + 1) if number + 1 < len(self) else (epoch + 1, 0)
             yield {**batch, **self.samples.about(order[number * self.batch_size :][: self.batch_size])}
-        self.epoch, self.start = self.epoch + 1, 0
+        self.epoch, self.start = epoch + 1, 0
 
     @property
     def memory_bytes(self) -> int:

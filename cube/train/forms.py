@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from cube.train.samples import Samples
-from cube.train.states import require_whole
+from cube.train.states import require_one, require_whole
 
 Sample = dict[str, Any]
 Form = Callable[[Sample], Sample]
@@ -119,6 +119,44 @@ class Classification:
             image = torch.cat([sample[name].to(torch.float32) for name in self.images], dim=-3)
         rest = {name: value for name, value in sample.items() if name not in (*self.images, self.by, "image")}
         return {"image": image, "label": sample[self.by], **rest}
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Another form, of images whose values were scaled before they were joined.
+
+    ``by`` maps a modality to what makes float32 of its pixels (…, band, y, x), a function over NumPy arrays such as
+    ``functools.partial(cube.tasks.scaled, low=-25, high=0)`` or ``functools.partial(cube.tasks.standardized,
+    **samples.statistics("s1"))``; other images of the form stay as they are.
+    """
+
+    form: ImageAndMask | Classification
+    by: Mapping[str, Callable[[Any], Any]]
+
+    @property
+    def stack(self) -> dict[str, tuple[str, ...]]:
+        """What is joined while it is copied: everything but the images."""
+        return {name: parts for name, parts in self.form.stack.items() if name != "image"}
+
+    @property
+    def dtypes(self) -> dict[str, Any]:
+        """Types that are made while copying."""
+        return self.form.dtypes
+
+    def wanted(self, samples: Samples) -> Samples:
+        """Return what the form wants. Raises ``RequestError`` for a modality that is no image of it."""
+        for name in self.by:
+            require_one("a modality that is scaled", name, self.form.images)
+        return self.form.wanted(samples)
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Return the sample in the form, its images scaled."""
+        parts = [torch.from_numpy(self._of(name, sample[name].numpy())) for name in self.form.images]
+        rest = {name: value for name, value in sample.items() if name not in self.form.images}
+        return self.form({**rest, "image": torch.cat(parts, dim=-3)})
+
+    def _of(self, name: str, values: Any) -> Any:
+        return self.by[name](values) if name in self.by else values.astype(np.float32, copy=False)
 
 
 def group_table(samples: Samples, legend: str) -> tuple[int, ...]:

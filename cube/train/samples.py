@@ -149,6 +149,20 @@ class Samples:
         """
         return np.asarray(self._source.fractions(legend)[self.rows])
 
+    def statistics(self, modality: str) -> dict[str, Array]:
+        """Return ``mean``, ``stddev``, ``minimum``, ``maximum`` and ``count`` (band) of the bands that are read of a modality.
+
+        They are those of all patches of the cube, in stored units, counted while it was verified: each piece of ground counts
+        once, NaN do not, and no pixel is read now. ``standardized(s1, stats["mean"], stats["stddev"])`` takes them.
+        Raises ``RequestError`` for a cube without a catalog, an unknown modality, and one whose bands are classes.
+        """
+        if modality not in self.modalities:
+            raise RequestError(f"there is no modality {modality!r} in these samples; they have {', '.join(self.modalities)}")
+        if self.legends(modality):
+            raise RequestError(f"bands of {modality} are classes, which have no mean: see Samples.fractions")
+        found = self._source.statistics(modality)
+        return {name: values[self.modalities[modality]] for name, values in found.items()}
+
     def forget(self) -> None:
         """Forget what was derived from the choice of modalities."""
         for name in _DERIVED:
@@ -176,6 +190,19 @@ class Samples:
     def bands(self, modality: str) -> list[str]:
         """Return the names of the bands that are read of a modality, in order."""
         return [str(band) for band in np.array(self._source.modalities[modality])[self.modalities[modality]]]
+
+    def common_names(self, modality: str) -> dict[str, str]:
+        """Return band → common name in STAC's ``eo`` extension, such as ``red``, of the bands of a modality that have one."""
+        name = f"{modality}_common_name"
+        known = (
+            self._source.value(name).tolist() if name in self._source.specs else [""] * len(self._source.modalities[modality])
+        )
+        return {band: common for band, common in zip(self._source.modalities[modality], known, strict=True) if common}
+
+    def legends(self, modality: str) -> dict[str, str]:
+        """Return band → legend of the bands of a modality that hold classes."""
+        found = self._source.specs[modality].attributes.get("band_legends", {})
+        return {band: array.removesuffix("_code") for band, array in found.items()}
 
     def _chosen(self) -> NDArray[np.int64]:
         known, choice = self._source, self.choice

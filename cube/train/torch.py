@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from cube.train.batches import Batches
-from cube.train.forms import Classification, Form, Sample, Shaping
+from cube.train.forms import Form, Sample, Shaping
 from cube.train.samples import CHOICES, Samples
 from cube.train.states import read_state, require_known, require_one, require_whole
 
@@ -36,7 +36,7 @@ class PatchDataset(Dataset[Sample]):
     def __init__(self, url: str, *, form: Form | None = None, **options: Any) -> None:
         require_known("PatchDataset", options, (*CHOICES, "storage_options", "expect"))
         samples = Samples(url, **options)
-        self.samples, self.form = form.wanted(samples) if isinstance(form, Classification) else samples, form
+        self.samples, self.form = form.wanted(samples) if isinstance(form, Shaping) else samples, form
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -114,7 +114,7 @@ class BatchLoader:
         require_known("BatchLoader", options, (*OPTIONS, "form"))
         require_whole("workers", workers, 0)
         require_one("context", context, ("spawn", "forkserver", "fork"))
-        options.setdefault("stream", _rank())
+        options.setdefault("stream", current_rank())
         self.dataset, self.workers = BatchDataset(samples, **options), workers
         self._epoch, self._consumed = self.dataset.position.tolist()
         self._loader = DataLoader(
@@ -132,11 +132,14 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Sample]:
         """Yield the batches of the epoch that are left, then go on to the next epoch."""
-        self.dataset.position.copy_(torch.tensor([self._epoch, self._consumed]))
+        epoch, consumed, last = self._epoch, self._consumed, len(self)
+        self.dataset.position.copy_(torch.tensor([epoch, consumed]))
         for batch in self._loader:
-            self._consumed += 1
+            consumed += 1
+            # Who counts the batches does not ask for one more, so with the last one begins the next epoch.
+            self._epoch, self._consumed = (epoch, consumed) if consumed < last else (epoch + 1, 0)
             yield batch
-        self._epoch, self._consumed = self._epoch + 1, 0
+        self._epoch, self._consumed = epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the consumer is: batches it was given count as consumed."""
@@ -161,7 +164,8 @@ def _turn(lengths: Sequence[int], consumed: int) -> list[tuple[int, int]]:
     return [(part, done[part]) for part in order]
 
 
-def _rank() -> tuple[int, int]:
+def current_rank() -> tuple[int, int]:
+    """Return rank and world size of ``torch.distributed``, 0 of 1 where it is not initialised."""
     distributed = torch.distributed
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()

@@ -103,7 +103,8 @@ def consumed(start: Starter, wish: dict[str, Any], rng: random.Random, kills: in
 
 
 def _epoch(line: dict[str, Any]) -> int:
-    return int(line["state"]["epoch"])
+    """Return the epoch of a batch; with the last one begins the next."""
+    return int(line["state"]["epoch"]) - (line["state"]["batch"] == 0)
 
 
 def _wait_for(record: Path, lines: int, pid: int) -> None:

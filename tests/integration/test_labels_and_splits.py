@@ -29,12 +29,9 @@ def run(*words: str | Path) -> Result:
     return CliRunner().invoke(main, list(map(str, words)))
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("demo")
-    made = run("demo", folder)
-    assert made.exit_code == 0, made.output
-    return folder / "demo.zarr"
+@pytest.fixture(scope="module", name="demo")
+def the_cube(demo: Path) -> Path:
+    return demo / "demo.zarr"
 
 
 def fractions(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,10 +1,8 @@
-"""What judges share: the demo as the command makes it, a browser, and plain web servers."""
+"""What judges share: a browser, and plain web servers."""
 
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,15 +14,6 @@ from web import Ranged, serving
 
 QUIET = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
 """Chromium asks nobody for anything by itself."""
-
-
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ``cube demo`` makes, by the real command, once. Read only."""
-    folder = tmp_path_factory.mktemp("demo")
-    got = subprocess.run([sys.executable, "-m", "cube", "demo"], cwd=folder, capture_output=True, text=True, check=False)
-    assert got.returncode == 0, got.stderr
-    return folder / "cube-demo"
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,71 @@
+"""What the catalog beside a cube knows of it: shares of classes in its table, statistics in its collection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cube.errors import RequestError
+from cube.format.documents import require_object
+from cube.format.target import COLLECTION
+from cube.store.protocol import Readable
+
+if TYPE_CHECKING:
+    from cube.store.parquet import ColumnFile
+
+Array = NDArray[Any]
+
+STATISTICS = ("mean", "stddev", "minimum", "maximum", "count")
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The catalog of a cube. Everything raises ``RequestError`` where it is not there or is that of another cube."""
+
+    stac: Readable
+    cube: str
+    """URL of the cube."""
+    pixels: str
+    """Digest of its pixels."""
+
+    def shares(self, field: str) -> Array:
+        """Return (patch) what a field such as ``class:Urban`` means; raises ``FilterError`` for one that is unknown."""
+        from cube.query.table import read_shares
+
+        return read_shares(self._table(), field)
+
+    def fractions(self, legend: str = "") -> Array:
+        """Return the shares (patch, class) of all classes of a legend."""
+        from cube.query.table import read_fractions
+
+        return read_fractions(self._table(), legend)
+
+    def statistics(self, modality: str, bands: Sequence[str]) -> dict[str, Array]:
+        """Return ``STATISTICS`` (band) of a modality; each piece of ground counts once."""
+        where = f"{self.stac.url}/{COLLECTION}"
+        try:
+            found = require_object(self.stac.read(COLLECTION), where)
+        except FileNotFoundError:
+            raise RequestError(f"{where} is not there: statistics need the catalog beside the cube") from None
+        self._require_ours(where, found.get("patchcube:pixels_digest"))
+        listed = found.get("assets", {}).get("zarr", {}).get("bands", [])
+        said = {band.get("name"): band.get("statistics") for band in listed}
+        rows = [said.get(f"{modality}[{modality}_band={band}]") for band in bands]
+        if any(row is None or not set(STATISTICS) <= row.keys() for row in rows):
+            raise RequestError(f"{where} has no statistics of {modality}")
+        return {name: np.array([row[name] for row in rows if row is not None]) for name in STATISTICS}
+
+    def _table(self) -> ColumnFile:
+        from cube.query.table import DIGEST, open_table, own_facts
+
+        file = open_table(self.stac)
+        self._require_ours(file.url, own_facts(file)[DIGEST])
+        return file
+
+    def _require_ours(self, where: str, pixels: Any) -> None:
+        if pixels != self.pixels:
+            raise RequestError(f"{where} is of another cube than {self.cube}: its pixels' digest is not the cube's")
