@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.option("--to", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="CSV to write.")
 @click.option("--by", default="season,scene", show_default=True, metavar="LABELS", help="What must not be divided.")
 @click.option("--balance", default="", metavar="LEGEND", help="Classes to balance, or none; the catalog's first by default.")
+@click.option("--block", type=click.IntRange(1), default=None, metavar="PIXELS", help="Divide scenes into squares, with a gap.")
 @click.option("--where", default=None, metavar="FILTER", help='Only some patches, such as "scene<=40".')
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides between equals.")
 @CONFIG
@@ -40,13 +41,18 @@ def split(target: str, to: Path, config: Settings, as_json: bool, **options: Any
     stored = config.options(target)
     samples = Samples(target, storage_options=stored, where=options["where"], incomplete="keep")
     balance = None if options["balance"] == "none" else options["balance"]
-    made = make_split(samples, _parts(options["parts"]), by=options["by"].split(","), balance=balance, seed=options["seed"])
-    opened = open_cube(target, storage_options=stored).isel(patch=samples.rows)
+    how = {name: options[name] for name in ("block", "seed")}
+    made = make_split(samples, _parts(options["parts"]), by=options["by"].split(","), balance=balance, **how)
+    opened = open_cube(target, storage_options=stored)
+    opened = opened.isel(patch=opened["patch"].isin(made.patches).values)
     leaks = split_leaks(opened.assign_coords(made=("patch", leak_labels(made, opened["patch"].values))), "made")
     made.write(to)
     worst = None if made.worst != made.worst else round(made.worst, 6)
     facts = {"parts": made.sizes, "largest_difference_of_a_class": worst, "scenes_that_share_ground": len(leaks), "to": str(to)}
+    gap = len(samples) - len(made.patches)
+    facts |= {"patches_in_the_gap": gap} if options["block"] else {}
     lines = [f"{name:10} {count:>9,} patches, {count / len(samples):.1%}" for name, count in made.sizes.items()]
+    lines += [f"{'gap':10} {gap:>9,} patches, {gap / len(samples):.1%}, in no part"] if gap else []
     lines += [f"classes differ by {made.worst:.1%} at most"] if worst is not None else []
     lines += [
         f"{len(leaks)} scenes share ground between parts" if leaks else "no ground is shared between parts",

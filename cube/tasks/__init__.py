@@ -11,12 +11,14 @@ from cube.tasks.measures import nrmse, psnr, spectral_angle, ssim
 from cube.tasks.published import differences, read_labels, read_list
 from cube.tasks.quality import q2n
 from cube.tasks.scaling import color_target, scaled, standardized
-from cube.tasks.splitting import Dealt, deal
+from cube.tasks.splitting import Dealt, apart, blocks, deal
 
 __all__ = [
     "Augmentation",
     "Dealt",
     "Pairs",
+    "apart",
+    "blocks",
     "color_target",
     "correlation",
     "deal",

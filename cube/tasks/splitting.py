@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cube.errors import RequestError
 
@@ -114,3 +114,29 @@ def _move(row: int, place: NDArray[np.int64], sums: NDArray[np.float64], content
     sums[best] += contents[row]
     place[row] = best
     return True
+
+
+def blocks(scenes: ArrayLike, corners: ArrayLike, size: int, block: int) -> NDArray[np.str_]:
+    """Return (patch, 4): the blocks of ground in which the corners of patches lie, as texts; the upper left one first.
+
+    ``scenes`` is (patch), ``corners`` (patch, [row, column]) of the upper left pixels on the grid of their scene, ``size``
+    the side of patches and ``block`` that of blocks, in pixels. Raises ``RequestError`` for blocks smaller than patches.
+    """
+    if block < size:
+        raise RequestError(f"blocks of {block} pixels are smaller than patches of {size}: a patch would lie in more than four")
+    ends = np.array([(0, 0), (0, size - 1), (size - 1, 0), (size - 1, size - 1)])
+    place = (np.asarray(corners)[:, None, :] + ends) // block
+    texts = [[f"{scene}/{row}/{column}" for row, column in four] for scene, four in zip(np.asarray(scenes), place, strict=True)]
+    return np.array(texts, str).reshape(len(place), 4)
+
+
+def apart(touched: NDArray[np.str_], names: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """Return (patch): whether all blocks that a patch touches are of its part; the others make the gap between parts.
+
+    ``touched`` is what :func:`blocks` gives and ``names`` (patch) the part to which the first block of each was dealt. Patches
+    of two parts that are left share no pixel, as both would touch the block in which it lies.
+    """
+    part = dict(zip(touched[:, 0].tolist(), names.tolist(), strict=True))
+    return np.array(
+        [all(part.get(key, name) == name for key in four) for four, name in zip(touched.tolist(), names, strict=True)]
+    )

@@ -114,6 +114,16 @@ class Samples:
         """(patch): the shard each patch lies in."""
         return self.rows // min(reader.layout.slots for reader in self.readers.values())
 
+    @property
+    def size(self) -> int:
+        """Side of a patch in pixels, of the modality that has the most."""
+        return self._source.size
+
+    @property
+    def known_labels(self) -> list[str]:
+        """Names of the labels of patches."""
+        return self._source.labels
+
     def label(self, name: str) -> Array:
         """Return a label of the patches, such as ``scene``. Raises ``RequestError`` if there is none of that name."""
         if name not in self._source.labels:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube.errors import RequestError
-from cube.tasks.splitting import deal
+from cube.tasks.splitting import apart, blocks, deal
 from cube.train.samples import Samples
 
 OFFICIAL = "official"
@@ -68,13 +68,14 @@ def read_split(path: str | Path) -> Split:
     return Split(patches=patches, names=names)
 
 
-def make_split(
+def make_split(  # noqa: PLR0913  each by its name
     samples: Samples,
     parts: Mapping[str, float | str],
     *,
     by: str | Sequence[str] = ("season", "scene"),
     balance: str | None = "",
     label: str = "split",
+    block: int | None = None,
     seed: int = 0,
 ) -> Split:
     """Divide patches into parts that share no ground, and have classes in the same mixture.
@@ -91,6 +92,9 @@ def make_split(
         data set has it, and all patches of other official parts are dealt.
     by
         Labels whose values must not be divided, together.
+    block
+        Side in pixels of squares into which every scene is divided, where there are too few scenes to keep them whole. Patches
+        that touch squares of two parts are in none: they are the gap.
     balance
         Name of the legend by which classes are balanced; the first that the catalog has where empty; none where None.
     seed
@@ -100,6 +104,7 @@ def make_split(
     """
     keys = [samples.label(name).astype(str) for name in ([by] if isinstance(by, str) else by)]
     groups = np.array(["/".join(parts_of) for parts_of in zip(*keys, strict=True)])
+    touched = None if block is None else blocks(groups, _corners(samples, groups), samples.size, block)
     fixed = np.full(len(samples), "", object)
     for name, share in parts.items():
         if isinstance(share, str):
@@ -112,8 +117,25 @@ def make_split(
             fixed[chosen] = name
     dealt: dict[str, float] = {name: float(share) for name, share in parts.items() if not isinstance(share, str)}
     shares = None if balance is None else samples.fractions(balance)
-    found = deal(groups, dealt, shares, fixed=fixed.astype(str), seed=seed)
-    return Split(patches=samples.ids.astype(str), names=found.names, worst=float("nan") if shares is None else found.worst)
+    found = deal(groups if touched is None else touched[:, 0], dealt, shares, fixed=fixed.astype(str), seed=seed)
+    kept = np.ones(len(samples), bool) if touched is None else apart(touched, found.names)
+    worst = float("nan") if shares is None or touched is not None else found.worst
+    return Split(patches=samples.ids.astype(str)[kept], names=found.names[kept], worst=worst)
+
+
+def _corners(samples: Samples, groups: NDArray[np.str_]) -> NDArray[np.int64]:
+    """Return (patch, [row, column]) of the upper left pixel of patches on the grid of their group."""
+    if "transform" not in samples.known_labels:
+        raise RequestError(f"{samples.url}: blocks need patches with a place on Earth; these have none")
+    a, b, x, d, e, y = samples.label("transform").T
+    keys = np.char.add(np.char.add(groups, "/"), samples.label("epsg").astype(str))
+    corners = np.zeros((len(samples), 2), np.int64)
+    for key in np.unique(keys):
+        rows = np.flatnonzero(keys == key)
+        axes = np.array([[a[rows[0]], b[rows[0]]], [d[rows[0]], e[rows[0]]]])
+        away = np.stack([x[rows] - x[rows[0]], y[rows] - y[rows[0]]], axis=1) @ np.linalg.inv(axes).T
+        corners[rows] = np.rint(away - away.min(axis=0)).astype(np.int64)[:, ::-1]
+    return corners
 
 
 def leak_labels(split: Split, patches: NDArray[Any]) -> NDArray[np.str_]:

@@ -14,7 +14,18 @@ from cube import errors
 
 PAGE = Path(__file__).parents[2] / "docs/api.md"
 ROW = re.compile(r"^\|(?: `([\w.]+)`)? \| `(\w+)` \| (.+) \|$", re.MULTILINE)
-MODULES = ("cube", "cube.torch", "cube.scenes", "cube.placements", "cube.splits", "cube.tasks", "cube.accessor", "cube.errors")
+MODULES = (
+    "cube",
+    "cube.torch",
+    "cube.torchgeo",
+    "cube.lightning",
+    "cube.scenes",
+    "cube.placements",
+    "cube.splits",
+    "cube.tasks",
+    "cube.accessor",
+    "cube.errors",
+)
 
 
 def listed() -> dict[str, list[str]]:
@@ -38,7 +49,7 @@ def test_the_page_names_every_module() -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_the_page_names_what_is_public_and_nothing_else(module: str) -> None:
-    if module == "cube.torch":
+    if module in ("cube.torch", "cube.torchgeo", "cube.lightning"):
         require_torch()
     assert sorted(listed()[module]) == sorted(public(module))
     for name in public(module):

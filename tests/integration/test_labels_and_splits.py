@@ -144,6 +144,28 @@ def test_random_patches_share_ground(demo: Path) -> None:
     assert len(split_leaks(opened.assign_coords(mine=("patch", names)), "mine")) > 1
 
 
+@pytest.mark.parametrize("block", [256, 384, 500, 512])
+def test_scenes_are_divided_into_blocks_with_a_gap(demo: Path, block: int) -> None:
+    samples = cube.Samples(demo, where="season=summer", incomplete="keep")
+    split = make_split(samples, {"train": 0.7, "val": 0.3}, block=block, balance=None)
+    assert min(split.sizes.values()) > 0
+    assert len(split.patches) < len(samples)
+    opened = cube.open_cube(demo)
+    opened = opened.isel(patch=opened["patch"].isin(split.patches).values)
+    names = dict(zip(split.patches.tolist(), split.names.tolist(), strict=True))
+    assert split_leaks(opened.assign_coords(mine=("patch", [names[one] for one in opened.patch.values])), "mine") == []
+    whole = make_split(samples, {"one": 1.0}, block=block, balance=None)
+    assert len(whole.patches) == len(samples)  # no gap within one part
+
+
+def test_blocks_that_cannot_be_are_told(demo: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="smaller than patches of 256"):
+        make_split(cube.Samples(demo), {"train": 1.0}, block=128)
+    told = run("split", demo, "--parts", "train=0.6,val=0.4", "--block", 512, "--to", tmp_path / "b.csv")
+    assert "in no part" in told.stdout
+    assert "no ground is shared between parts" in told.stdout
+
+
 def test_the_official_part_stays(demo: Path) -> None:
     samples = cube.Samples(demo)
     split = make_split(samples, {"train": 0.5, "val": 0.5, "test": "official"})

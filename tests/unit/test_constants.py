@@ -13,7 +13,9 @@ import cube
 from cube.recipes.bundled import recipe_names
 from cube.recipes.recipe import WHOLE, Recipe, read_recipe
 
-MODULES = sorted(Path(cube.__file__).parent.rglob("*.py"))
+LIKE_ANOTHERS = Path(cube.__file__).with_name("torchgeo.py")
+"""A class that has the constants of another library's class, which is for one data set."""
+MODULES = sorted(path for path in Path(cube.__file__).parent.rglob("*.py") if path != LIKE_ANOTHERS)
 SHORT = 2
 """Longest word that may stand in the code by chance."""
 SMALL = 100
