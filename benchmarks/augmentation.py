@@ -1,7 +1,8 @@
 """What augmentation costs: epochs of shuffled batches as they are, turned and mirrored, and cropped as well, in turns.
 
 ``python benchmarks/augmentation.py [--patches 600] [--rounds 7]`` prints patches a second and the ratios to plain batches,
-medians of the rounds. A consumer that does nothing but augment is the worst case: a training step hides it.
+medians of the rounds: ``Batches(…, augment=…)`` does it while tiles are copied, calling an ``Augmentation`` with each batch
+does it afterwards, in the consumer's thread.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ CHANGES = {
 }
 
 
-def epoch(batches: Batches, change: Augmentation | None) -> float:
-    """Return the seconds of one epoch."""
+def epoch(samples: Samples, inside: Augmentation | None, afterwards: Augmentation | None = None) -> float:
+    """Return the seconds of one epoch, augmented while tiles are copied, or batch after batch when they are finished."""
+    batches = Batches(samples, batch_size=32, augment=inside)
     started = time.perf_counter()
     for batch in batches:
-        if change is not None:
-            change(batch, batches.epoch)
+        if afterwards is not None:
+            afterwards(batch, 0)
     return time.perf_counter() - started
 
 
@@ -49,15 +51,17 @@ def main() -> None:
         result = CliRunner().invoke(cube, ["build", "sen12ms", "--source", str(source), "--to", str(to), "--workers", "0"])
         if result.exit_code:
             raise SystemExit(result.output)
-        batches = Batches(Samples(to), batch_size=32)
-        epoch(batches, None)
-        taken: dict[str, list[float]] = {kind: [] for kind in CHANGES}
+        samples = Samples(to)
+        epoch(samples, None)
+        ways = {kind: (change, None) for kind, change in CHANGES.items()}
+        ways |= {f"{kind}, afterwards": (None, change) for kind, change in CHANGES.items() if change is not None}
+        taken: dict[str, list[float]] = {kind: [] for kind in ways}
         for _ in range(options.rounds):
-            for kind, change in CHANGES.items():
-                taken[kind].append(epoch(batches, change))
+            for kind, (inside, afterwards) in ways.items():
+                taken[kind].append(epoch(samples, inside, afterwards))
         for kind, seconds in taken.items():
             ratio = statistics.median(plain / changed for plain, changed in zip(taken["plain"], seconds, strict=True))
-            print(f"{kind:24} {len(batches.samples) / statistics.median(seconds):6.0f} patches/s, {ratio:.2f} of plain")
+            print(f"{kind:36} {len(samples) / statistics.median(seconds):6.0f} patches/s, {ratio:.2f} of plain")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ What happens to a patch depends on the seed, the epoch and its id alone, so it i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -17,6 +18,72 @@ from numpy.typing import NDArray
 from cube.errors import RequestError
 
 Array = NDArray[Any]
+Part = tuple[slice, slice]
+"""Rows and columns."""
+Move = tuple[int, Part, Part]
+"""How a tile is turned, which part of it is used, and the part of the changed image it goes to once it is turned."""
+MIRRORED = 4
+"""From this turn on a patch is mirrored first."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What happens to the patches of one batch."""
+
+    turn: NDArray[np.int64]
+    """(patch): quarters by which it is turned, and 4 more where it is mirrored before."""
+    corner: NDArray[np.int64]
+    """(patch, [top, left]) of the window that is cut out, in pixels of the largest images."""
+    crop: int | None
+    """Side of the window, in the same pixels."""
+    most: int
+    """Side of the largest images."""
+
+    @cached_property
+    def _plain(self) -> list[tuple[int, int, int]]:
+        """Turn, top and left of each patch, as Python has numbers: they are asked for one by one."""
+        return [(turn, top, left) for turn, (top, left) in zip(self.turn.tolist(), self.corner.tolist(), strict=True)]
+
+    def side(self, side: int) -> int:
+        """Return the side of what is left of images of a side."""
+        return side if self.crop is None else self.crop * side // self.most
+
+    def move(self, row: int, place: tuple[int, int], tile: int, side: int) -> Move | None:
+        """Return how a tile gets to its place in a patch; None where it lies outside the window.
+
+        ``place`` is the tile's (row, column) in an image of ``side`` pixels.
+        """
+        turn, top, left = self._plain[row]
+        if self.crop is None:
+            return _move(turn, place[0] * tile, place[1] * tile, tile, side)
+        return _move(
+            turn, place[0] * tile - top * side // self.most, place[1] * tile - left * side // self.most, tile, self.side(side)
+        )
+
+
+@lru_cache(maxsize=1 << 16)
+def _move(turn: int, top: int, left: int, tile: int, side: int) -> Move | None:
+    """Return how a tile whose corner is at (``top``, ``left``) of a window of ``side`` pixels gets there."""
+    low, high = max(top, 0), min(top + tile, side)
+    west, east = max(left, 0), min(left + tile, side)
+    if low >= high or west >= east:
+        return None
+    used = slice(low - top, high - top), slice(west - left, east - left)
+    if turn >= MIRRORED:
+        west, east = side - east, side - west
+    for _ in range(turn % 4):
+        low, high, west, east = side - east, side - west, low, high
+    return turn, used, (slice(low, high), slice(west, east))
+
+
+def turned(image: Array, turn: int) -> Array:
+    """Return a view of images (…, y, x), mirrored left to right where ``turn`` is 4 or more, then turned by its quarters."""
+    part = image[..., ::-1] if turn >= MIRRORED else image
+    quarters = turn % 4
+    if quarters % 2:
+        part = part.swapaxes(-2, -1)
+        return part[..., ::-1, :] if quarters == 1 else part[..., ::-1]
+    return part[..., ::-1, ::-1] if quarters else part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,27 +103,31 @@ class Augmentation:
 
         Images are arrays whose last two dimensions are square. Images of fewer pixels than others show the same ground, so
         ``crop`` must be a whole number of pixels in all of them. Raises ``RequestError`` where it is not, or too large.
+        ``Batches(…, augment=…)`` makes the same while tiles are copied, which costs far less.
         """
         ids = [str(name) for name in batch["patch"]]
         images = {name: values for name, values in batch.items() if _is_image(values, len(ids))}
-        draws = _draws(ids, self.seed, epoch)
-        most = max((values.shape[-1] for values in images.values()), default=0)
-        places = self._places(draws, images, most)
+        changes = self.changes(ids, epoch, [values.shape[-1] for values in images.values()])
+        changed = dict(batch)
+        for name, values in images.items():
+            changed[name] = _turned(self._cropped(values, changes.corner, changes.most), changes.turn)
+        return changed
+
+    def changes(self, ids: Sequence[str], epoch: int, sides: Iterable[int]) -> Changes:
+        """Return what happens to patches in an epoch; ``sides`` are those of their images, in pixels. Raises as a call does."""
+        draws, sides = _draws(ids, self.seed, epoch), set(sides)
+        most = max(sides, default=0)
         turn = (draws[:, 2] % 4 if self.turns else np.zeros(len(ids), np.uint64)) + (
             draws[:, 3] % 2 * 4 if self.flips else np.zeros(len(ids), np.uint64)
         )
-        changed = dict(batch)
-        for name, values in images.items():
-            changed[name] = _turned(self._cropped(values, places, most), turn.astype(np.int64))
-        return changed
+        return Changes(turn.astype(np.int64), self._corners(draws, sides, most), self.crop, most)
 
-    def _places(self, draws: NDArray[np.uint64], images: Mapping[str, Array], most: int) -> NDArray[np.int64]:
+    def _corners(self, draws: NDArray[np.uint64], sides: set[int], most: int) -> NDArray[np.int64]:
         """Return (patch, [top, left]) in steps that are whole pixels of all images."""
-        if self.crop is None or not images:
+        if self.crop is None or not sides:
             return np.zeros((len(draws), 2), np.int64)
-        steps = [most // side for side in {values.shape[-1] for values in images.values()}]
-        step = int(np.lcm.reduce(steps))
-        uneven = any(most % values.shape[-1] for values in images.values())
+        step = int(np.lcm.reduce([most // side for side in sides]))
+        uneven = any(most % side for side in sides)
         if not 0 < self.crop <= most or self.crop % step or uneven:
             raise RequestError(f"crop is {self.crop}: expected a multiple of {step} of at most {most} pixels")
         return np.asarray(draws[:, :2] % np.uint64((most - self.crop) // step + 1), np.int64) * step
@@ -81,13 +152,11 @@ def _turned(values: Array, turn: NDArray[np.int64]) -> Array:
     out = np.empty_like(values)
     for kind in np.unique(turn).tolist():
         chosen = turn == kind
-        part = values[chosen]
-        part = part[..., ::-1] if kind >= 4 else part
-        out[chosen] = np.rot90(part, kind % 4, axes=(-2, -1))
+        out[chosen] = turned(values[chosen], kind)
     return out
 
 
-def _draws(ids: list[str], seed: int, epoch: int) -> NDArray[np.uint64]:
+def _draws(ids: Sequence[str], seed: int, epoch: int) -> NDArray[np.uint64]:
     """Return four random numbers for each patch (patch, 4)."""
     key = blake2b(f"{seed} {epoch}".encode(), digest_size=32).digest()
     hashes = b"".join(blake2b(name.encode(), key=key, digest_size=32).digest() for name in ids)

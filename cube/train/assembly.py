@@ -23,10 +23,14 @@ from numpy.typing import NDArray
 
 from cube.format.tiles import ABSENT
 from cube.read.ranges import Tile
+from cube.tasks.augmenting import Changes
+from cube.train.placing import fill_holes, place_tile
 from cube.train.shelf import Modality, Shelf
 from cube.train.threads import Channel, Closed, Recycler, handing_on
 
 Array = NDArray[Any]
+_Batch = tuple[int, Array, Changes | None]
+_Job = tuple[Shelf, Array, Tile, list[tuple[int, int]]]
 _GROUP = 8
 """Batches whose tiles are fetched together once an epoch is under way; the first batches are fetched alone."""
 
@@ -66,6 +70,7 @@ class _Planned:
 
     number: int
     rows: Array
+    changes: Changes | None
     uses: dict[str, dict[Tile, list[tuple[int, int]]]] = field(default_factory=dict)
     """Modality → tile → (row of the batch, place in the patch)."""
     holes: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
@@ -96,8 +101,8 @@ class Assembly:
         self._finished: Channel[tuple[int, dict[str, Array]]] = Channel(prefetch)
         self._stopped = False
 
-    def run(self, batches: Iterator[tuple[int, Array]]) -> Iterator[tuple[int, dict[str, Array]]]:
-        """Yield (number, modality → array) for batches given as (number, rows in the cube), in order."""
+    def run(self, batches: Iterator[_Batch]) -> Iterator[tuple[int, dict[str, Array]]]:
+        """Yield (number, modality → array) for batches given as (number, rows in the cube, what happens to them), in order."""
         threads = [
             threading.Thread(target=self._fetch, args=(batches,), name="cube-fetch", daemon=True),
             threading.Thread(target=self._assemble, name="cube-assemble", daemon=True),
@@ -134,7 +139,7 @@ class Assembly:
         for thread in threads:
             thread.join()
 
-    def _fetch(self, batches: Iterator[tuple[int, Array]]) -> None:
+    def _fetch(self, batches: Iterator[_Batch]) -> None:
         """Plan as far ahead as memory allows, fetch in that order."""
         with handing_on(self._fetched):
             ahead: deque[tuple[_Planned, dict[str, list[Tile]]]] = deque()
@@ -147,19 +152,23 @@ class Assembly:
                 self._hand_on([ahead.popleft() for _ in range(min(size, len(ahead)))])
                 size = min(_GROUP, 2 * size)
 
-    def _next_planned(self, batches: Iterator[tuple[int, Array]]) -> _Planned | None:
-        return next((self._planned(number, rows) for number, rows in batches), None)
+    def _next_planned(self, batches: Iterator[_Batch]) -> _Planned | None:
+        return next((self._planned(*batch) for batch in batches), None)
 
-    def _planned(self, number: int, rows: Array) -> _Planned:
-        planned = _Planned(number, rows)
+    def _planned(self, number: int, rows: Array, changes: Changes | None) -> _Planned:
+        planned = _Planned(number, rows, changes)
+        cropped = changes if changes is not None and changes.crop is not None else None
         for name, modality in self.modalities.items():
-            slots = modality.reader.layout.slots
+            layout = modality.reader.layout
+            slots, across, tile, size = layout.slots, layout.across, layout.tile, layout.size
             uses: dict[Tile, list[tuple[int, int]]] = {}
             shards, entries = (rows // slots).tolist(), modality.reader.indexes.entries(rows).tolist()
             for row, (shard, places) in enumerate(zip(shards, entries, strict=True)):
                 for place, (offset, length) in enumerate(places):
+                    if cropped is not None and cropped.move(row, divmod(place, across), tile, size) is None:
+                        continue  # outside the window
                     uses.setdefault(Tile(shard, offset, length), []).append((row, place))
-            planned.holes[name] = [use for tile in [t for t in uses if t.offset == ABSENT] for use in uses.pop(tile)]
+            planned.holes[name] = [use for hole in [t for t in uses if t.offset == ABSENT] for use in uses.pop(hole)]
             planned.uses[name] = uses
         return planned
 
@@ -222,21 +231,17 @@ class Assembly:
 
     def _assembled(self, planned: _Planned, pool: ThreadPoolExecutor) -> tuple[dict[str, Array], float]:
         """Return a batch, and how long its threads waited for bytes."""
-        batch, parts = self._room(len(planned.rows))
-        jobs = []
+        batch, parts = self._room(planned)
+        todo: deque[_Job] = deque()
         for name, modality in self.modalities.items():
-            layout = modality.reader.layout
-            cut = parts[name].reshape(*parts[name].shape[:2], layout.across, layout.tile, layout.across, layout.tile)
-            for row, place in planned.holes[name]:
-                cut[row, :, place // layout.across, :, place % layout.across] = modality.reader.fill
-            jobs += [(self._shelves[name], cut, tile, uses) for tile, uses in planned.uses[name].items()]
-        todo = deque(jobs)
-        workers = [pool.submit(self._work, todo) for _ in range(self._threads)]
+            fill_holes(parts[name], planned.holes[name], modality.reader.layout, planned.changes, modality.reader.fill)
+            todo.extend((self._shelves[name], parts[name], tile, uses) for tile, uses in planned.uses[name].items())
+        workers = [pool.submit(self._work, todo, planned.changes) for _ in range(self._threads)]
         done = [worker.result() for worker in workers]
         self.counters.tiles += sum(count for count, _ in done)
         return batch, sum(seconds for _, seconds in done) / self._threads
 
-    def _room(self, rows: int) -> tuple[dict[str, Array], dict[str, Array]]:
+    def _room(self, planned: _Planned) -> tuple[dict[str, Array], dict[str, Array]]:
         """Return the arrays of a batch, and the part of them that each modality fills."""
         batch: dict[str, Array] = {}
         parts: dict[str, Array] = {}
@@ -245,27 +250,24 @@ class Assembly:
             kinds = [self.modalities[name] for name in names]
             layout, dtype = kinds[0].reader.layout, np.result_type(*(kind.dtype for kind in kinds))
             ends = np.cumsum([0, *(kind.count for kind in kinds)]).tolist()
-            batch[array] = self._recycler.empty((rows, ends[-1], layout.size, layout.size), dtype)
+            side = layout.size if planned.changes is None else planned.changes.side(layout.size)
+            batch[array] = self._recycler.empty((len(planned.rows), ends[-1], side, side), dtype)
             parts |= {name: batch[array][:, low:high] for name, (low, high) in zip(names, pairwise(ends), strict=True)}
         return batch, parts
 
     @staticmethod
-    def _work(todo: deque[tuple[Shelf, Array, Tile, list[tuple[int, int]]]]) -> tuple[int, float]:
+    def _work(todo: deque[_Job], changes: Changes | None) -> tuple[int, float]:
         """Decode and copy until nothing is left to do; return how many tiles were decoded, and the seconds of reading."""
         count, reading = 0, 0.0
         while True:
             try:
-                shelf, cut, tile, uses = todo.popleft()
+                shelf, out, tile, uses = todo.popleft()
             except IndexError:
                 return count, reading
             pixels, seconds = shelf.decoded(tile)
             if seconds is not None:
                 count, reading = count + 1, reading + seconds
-            across, chosen = cut.shape[2], pixels[shelf.modality.bands]
-            if cut.dtype == pixels.dtype and cut.shape[-1] * cut.itemsize % 8 == 0:  # the same copy in fewer steps
-                cut, chosen = cut.view(np.uint64), np.ascontiguousarray(chosen).view(np.uint64)
-            for row, place in uses:
-                np.copyto(cut[row, :, place // across, :, place % across], chosen, casting="unsafe")
+            place_tile(out, pixels, shelf.modality.bands, uses, shelf.modality.reader.layout, changes)
 
     def _release(self, planned: _Planned) -> None:
         with self._change:

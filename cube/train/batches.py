@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube.errors import RequestError
+from cube.tasks.augmenting import Augmentation, Changes
 from cube.train.assembly import Assembly, Counters
 from cube.train.samples import Samples
 from cube.train.shelf import Modality
@@ -54,6 +55,8 @@ class Batches:
     """Modality → type of its arrays, where it is not the stored one."""
     stack: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Name → modalities whose bands are joined, in order, in one array of that name instead of one for each."""
+    augment: Augmentation | None = None
+    """Crops, flips and quarter turns, made while tiles are copied: the same as calling it with each batch."""
     epoch: int = 0
     """The epoch that iterating gives, or is giving."""
     start: int = 0
@@ -73,6 +76,9 @@ class Batches:
         if unknown := sorted(named - set(self.samples.modalities)):
             raise RequestError(f"{unknown} are named, but not read; expected {', '.join(self.samples.modalities)}")
         require_whole("start", self.start, 0, len(self))
+        if self.augment is not None and not isinstance(self.augment, Augmentation):
+            raise RequestError(f"augment is {self.augment!r}: expected a cube.tasks.Augmentation")
+        self._changes(np.arange(1), 0)
         self.counters = Counters()
         """What the running epoch has cost, and what limits it."""
 
@@ -95,13 +101,20 @@ class Batches:
     def __iter__(self) -> Iterator[dict[str, Array]]:
         """Yield the batches of the epoch that are left, then go on to the next epoch."""
         order, epoch = self.order(), self.epoch
-        parts = ((number, order[number * self.batch_size :][: self.batch_size]) for number in range(self.start, len(self)))
+
+        def part(number: int) -> NDArray[np.int64]:
+            return order[number * self.batch_size :][: self.batch_size]
+
+        given = (
+            (number, self.samples.rows[part(number)], self._changes(part(number), epoch))
+            for number in range(self.start, len(self))
+        )
         assembly = Assembly(self._modalities(), self.stack, threads=self.threads, memory=self.memory, prefetch=self.prefetch)
         self.counters = assembly.counters
-        for number, batch in assembly.run((number, self.samples.rows[part]) for number, part in parts):
+        for number, batch in assembly.run(given):
             # Who counts the batches does not ask for one more, so with the last one begins the next epoch.
             self.epoch, self.start = (epoch, number + 1) if number + 1 < len(self) else (epoch + 1, 0)
-            yield {**batch, **self.samples.about(order[number * self.batch_size :][: self.batch_size])}
+            yield {**batch, **self.samples.about(part(number))}
         self.epoch, self.start = epoch + 1, 0
 
     @property
@@ -124,6 +137,12 @@ class Batches:
         """
         self.epoch, self.start = read_state(state, {"plan": self._plan()}, len(self))
 
+    def _changes(self, part: NDArray[np.int64], epoch: int) -> Changes | None:
+        if self.augment is None:
+            return None
+        sides = [reader.layout.size for reader in self.samples.readers.values()]
+        return self.augment.changes([str(name) for name in self.samples.ids[part]], epoch, sides)
+
     def _length(self) -> int:
         """Return the samples of this stream in one epoch."""
         lengths = np.diff(stream_bounds(len(self.samples), self.stream[1]))
@@ -132,7 +151,8 @@ class Batches:
     def _plan(self) -> str:
         rows = np.ascontiguousarray(self.samples.rows).tobytes()
         bands = {name: self.samples.bands(name) for name in self.samples.modalities}
-        how = (self.batch_size, str(self.shuffle), self.seed, tuple(self.stream), self.tail, bands)
+        how: tuple[Any, ...] = (self.batch_size, str(self.shuffle), self.seed, tuple(self.stream), self.tail, bands)
+        how += (self.augment,) if self.augment else ()
         return hashlib.sha256(rows + repr(how).encode()).hexdigest()[:16]
 
     def _modalities(self) -> dict[str, Modality]:

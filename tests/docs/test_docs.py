@@ -118,6 +118,8 @@ def parse_shell(block: Block, names: dict[str, Any]) -> None:
         if words and words[0] == "cube":
             command = COMMANDS[words[1]]
             command.make_context(words[1], list(words[2:]))
+        elif words and words[0] == "python":
+            assert (ROOT / words[1]).is_file(), f"{block.place}: no script {words[1]!r}"
         elif words and words[0] == "make":
             assert words[1] in targets, f"{block.place}: no target {words[1]!r}"
         else:

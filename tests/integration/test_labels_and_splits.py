@@ -229,6 +229,44 @@ def test_classification_gives_images_and_labels(demo: Path) -> None:
     assert only["image"].shape == (2, 13, 256, 256)
 
 
+@pytest.mark.parametrize(
+    "change", [{}, {"crop": 128}, {"crop": 32, "flips": False}, {"crop": 200, "turns": False}, {"crop": 256}]
+)
+def test_batches_augmented_on_the_way_are_those_augmented_afterwards(demo: Path, change: dict[str, object]) -> None:
+    samples, augment = cube.Samples(demo, incomplete="keep"), Augmentation(**change, seed=4)  # type: ignore[arg-type]
+    plain, changed = (cube.Batches(samples, batch_size=7, seed=2, augment=one) for one in (None, augment))
+    for epoch in range(2):
+        for before, after in zip(plain, changed, strict=True):
+            wanted = augment(before, epoch)
+            assert before["patch"].tolist() == after["patch"].tolist()
+            for name in ("s1", "s2", "lc"):
+                np.testing.assert_array_equal(after[name], wanted[name])
+
+
+def test_augmented_batches_are_resumed_and_joined(demo: Path) -> None:
+    require_torch()
+    from cube.torch import BatchLoader, ImageAndMask
+
+    augment = Augmentation(crop=64, seed=1)
+    samples = cube.Samples(demo)
+    loader = BatchLoader(samples, batch_size=8, seed=2, form=ImageAndMask(), augment=augment)
+    first = [next(iter(loader)) for _ in range(1)]
+    again = BatchLoader(samples, batch_size=8, seed=2, form=ImageAndMask(), augment=augment)
+    again.load_state_dict(loader.state_dict())
+    second = next(iter(again))
+    whole = list(cube.Batches(samples, batch_size=8, seed=2, augment=augment))[:2]
+    for got, wanted in zip((*first, second), whole, strict=True):
+        joined = np.concatenate([wanted["s1"], wanted["s2"].astype(np.float32)], axis=1)
+        np.testing.assert_array_equal(got["image"].numpy(), joined)
+        np.testing.assert_array_equal(got["mask"].numpy(), wanted["lc"][:, 0])
+    with pytest.raises(RequestError, match="another loader"):
+        BatchLoader(samples, batch_size=8, seed=2, form=ImageAndMask()).load_state_dict(loader.state_dict())
+    with pytest.raises(RequestError, match=r"expected a cube\.tasks\.Augmentation"):
+        cube.Batches(samples, augment="flips")  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="crop is 300"):
+        cube.Batches(samples, augment=Augmentation(crop=300))
+
+
 def test_augmented_batches_keep_masks_on_their_images(demo: Path) -> None:
     samples, change = cube.Samples(demo), Augmentation(crop=128, seed=4)
     for batch in cube.Batches(samples, batch_size=16, seed=2):
