@@ -6,6 +6,8 @@ class Explorer {
       new Group("split", sheet.splits || [], (at) => swatch(undefined, at))];
     this.mostly = element("select", { id: "mostly" }, element("option", { value: "" }, "any"),
       ...(sheet.classes || []).map((name, at) => element("option", { value: at }, classOf(name).title)));
+    this.label = element("select", { id: "label" }, element("option", { value: "" }, "any"),
+      ...(sheet.labels || []).map(([, text], at) => element("option", { value: at }, text)));
     this.options = new Map(scenes.map((scene) => [scene, this.option(scene)]));
     byId("list").append(...this.options.values());
     byId("list").addEventListener("keydown", (event) => this.key(event));
@@ -23,14 +25,22 @@ class Explorer {
     form.append(...this.filters.filter((group) => group.names.length > 1).map((group) => group.field));
     if ((sheet.classes || []).length) form.append(element("div", { class: "field stack" },
       element("label", { for: "mostly" }, "Most frequent class of a patch"), this.mostly));
+    if ((sheet.labels || []).length) form.append(element("div", { class: "field stack" },
+      element("label", { for: "label" }, "Label of a patch"), this.label));
     form.append(element("button", { type: "reset", id: "reset" }, "Show all"));
     form.addEventListener("submit", (event) => event.preventDefault());
-    form.addEventListener("change", () => this.filter());
+    form.addEventListener("change", (event) => {
+      // Scenes count patches by class and by label, not by both.
+      if (event.target === this.mostly) this.label.value = "";
+      if (event.target === this.label) this.mostly.value = "";
+      this.filter();
+    });
     form.addEventListener("reset", () => setTimeout(() => this.filter()));
   }
 
-  /** How many patches of a scene the filter on classes leaves. */
+  /** How many patches of a scene the filters on classes and labels leave. */
   patches(scene) {
+    if (this.label.value !== "") return (scene.labels || [])[this.label.value] || 0;
     if (this.mostly.value === "") return scene.patches || 0;
     return (scene.classes || [])[this.mostly.value] || 0;
   }
@@ -38,7 +48,7 @@ class Explorer {
   filter() {
     for (const scene of this.scenes) {
       const patches = this.patches(scene);
-      scene.shown = this.filters.every((group) => group.has(scene)) && (this.mostly.value === "" || patches > 0);
+      scene.shown = this.filters.every((group) => group.has(scene)) && (this.mostly.value + this.label.value === "" || patches > 0);
       const option = this.options.get(scene);
       option.hidden = !scene.shown;
       option.querySelector(".number").textContent = scene.patches === undefined ? "" : grouped.format(patches);
@@ -54,7 +64,8 @@ class Explorer {
   /** What is chosen, in the words of the filters that ``cube search``, ``cube copy`` and all readers take. */
   where() {
     const main = this.mostly.value === "" ? null : `class=${word(sheet.classes[this.mostly.value])}`;
-    return [...this.filters.map((group) => group.where()), main].filter(Boolean).join(" and ");
+    const [name, text] = this.label.value === "" ? [] : sheet.labels[this.label.value];
+    return [...this.filters.map((group) => group.where()), main, name && `${name}=${word(text)}`].filter(Boolean).join(" and ");
   }
 
   option(scene) {

@@ -37,7 +37,13 @@ _TOLERANCE = 1e-6
 _SAID_ELSEWHERE = KNOWN | {"patchcube:checks", "patchcube:rejected", "file:size", "file:checksum"}
 """What no cube says: the template's words, and facts of a build or of a file, which are checked against the file."""
 _PLACES = {"extent", "bbox", "geometry", "cube:dimensions", "proj:code", "proj:bbox", "proj:centroid", "proj:transform"}
-_STATISTICS = {"statistics", "patchcube:histogram", "patchcube:classes", "patchcube:patches_by_class"}
+_STATISTICS = {
+    "statistics",
+    "patchcube:histogram",
+    "patchcube:classes",
+    "patchcube:patches_by_class",
+    "patchcube:patches_by_label",
+}
 _BANDS = {"bands", "cube:variables"}
 _CHILDREN = ("child", "item")
 

@@ -44,6 +44,7 @@ from cube.query.table import TABLE
 from cube.recipes import WHOLE
 from cube.recipes.recipe import Recipe
 from cube.survey.summary import Survey
+from cube.tasks.labelling import label_texts, patch_labels
 from cube.verify.report import Report
 
 CATALOG = "catalog.json"
@@ -227,9 +228,14 @@ def _by_class(recipe: Recipe, survey: Survey, rows: NDArray[np.intp]) -> Documen
     legend, (codes, shares) = next(iter(survey.patch_classes.items()))
     of_scene = shares[rows]
     told = of_scene[np.nan_to_num(of_scene).any(axis=1)]
-    names = {item.value: item.name for item in recipe.legends[legend]}
+    listed = recipe.legends[legend]
+    names = {item.value: item.name for item in listed}
     counts = np.bincount(told.argmax(axis=1), minlength=len(codes))
-    return {"patchcube:patches_by_class": {names[code]: int(n) for code, n in zip(codes, counts, strict=True) if n}}
+    by_class = {names[code]: int(n) for code, n in zip(codes, counts, strict=True) if n}
+    ways = patch_labels([item.name for item in listed], [item.group or "" for item in listed], told)
+    wider = {name: Counter(label_texts(*way)[0]) for name, way in ways.items() if len(way[0]) < len(listed)}
+    by_label = {name: {text: found[text] for text in ways[name][0] if found[text]} for name, found in wider.items()}
+    return {"patchcube:patches_by_class": by_class, **({"patchcube:patches_by_label": by_label} if by_label else {})}
 
 
 def _overview_assets(recipe: Recipe, key: tuple[str, int], survey: Survey) -> Document:

@@ -73,6 +73,7 @@ def sheet(collection: Document, items: Mapping[str, Document]) -> dict[str, Any]
             "seasons": names.seasons,
             "splits": names.splits,
             "classes": names.classes,
+            "labels": [list(label) for label in names.labels],
             "captions": names.captions,
             "scenes": [_scene(path, items[path], names) for path in items],
         }
@@ -88,6 +89,8 @@ class _Names:
     splits: list[str]
     classes: list[str]
     """Classes that are the most frequent one of a patch."""
+    labels: list[tuple[str, str]]
+    """Labels of patches by wider classes: name and class."""
     shares: dict[str, list[str]]
     """Legend → its classes, in the order of the legend."""
     captions: list[str]
@@ -107,6 +110,7 @@ class _Names:
             seasons=_once(scene.get("patchcube:season") for scene in scenes),
             splits=_once(scene.get("patchcube:split") for scene in scenes),
             classes=_in_order(counted, order),
+            labels=_labels(scenes, bands),
             shares={
                 legend: _in_order([name for shares in said for name in shares.get(legend, ())], order)
                 for legend in _once(legend for shares in said for legend in shares)
@@ -190,6 +194,12 @@ def _class(item: Document) -> dict[str, Any]:
     return _known({"name": name, "title": str(item.get("title", name)), "color": f"#{color}" if color else None})
 
 
+def _labels(scenes: Sequence[Document], bands: Sequence[Document]) -> list[tuple[str, str]]:
+    """Return the labels of patches that scenes count, in the order of the first scene that has each."""
+    counted = [scene.get("patchcube:patches_by_label", {}) for scene in scenes]
+    return _once((name, text) for labels in counted for name, by_text in labels.items() for text in by_text)
+
+
 def _scene(path: str, item: Document, names: _Names) -> dict[str, Any]:
     told = item.get("properties", {})
     shares = told.get("patchcube:classes", {})
@@ -204,6 +214,7 @@ def _scene(path: str, item: Document, names: _Names) -> dict[str, Any]:
             "counts": _known({count: _row(told.get(f"patchcube:{count}"), names.modalities) for count in _COUNTS}),
             "shares": [_row(shares.get(legend), classes) for legend, classes in names.shares.items()],
             "classes": _row(told.get("patchcube:patches_by_class"), names.classes),
+            "labels": [told.get("patchcube:patches_by_label", {}).get(name, {}).get(text, 0) for name, text in names.labels],
             "at": _middle(item.get("bbox")),
             "pictures": [_picture(path, *named, names) for named in _overviews(item).items()],
         }

@@ -244,6 +244,26 @@ def test_filters_count_what_is_in_the_cube_and_in_the_table(browser: Browser, de
         expect(page.locator("#count")).to_contain_text(f"{len(rows)} patches")
 
 
+def test_labels_of_patches_choose_what_filters_choose(browser: Browser, demo: Path, stac: Path, url: str) -> None:
+    columns = ["patchcube:season", "patchcube:scene", "patchcube:label10"]
+    rows = [tuple(row.values()) for row in pq.read_table(stac / "items.parquet", columns=columns).to_pylist()]
+    with looking(browser, url) as seen:
+        page = seen.page
+        titles = page.locator("#label option").all_inner_texts()
+        assert set(titles[1:]) == {row[2] for row in rows}
+        for title in titles[1:]:
+            page.select_option("#mostly", index=1)
+            page.select_option("#label", label=title)
+            assert page.input_value("#mostly") == ""
+            kept = [row[:2] for row in rows if row[2] == title]
+            assert seen.count() == (len(set(kept)), len(kept))
+            assert filtered(demo, page) == sorted(kept)
+        page.select_option("#mostly", index=1)
+        assert page.input_value("#label") == ""
+        page.click("#reset")
+        assert seen.count()[1] == len(rows)
+
+
 # Driven by keyboard
 
 

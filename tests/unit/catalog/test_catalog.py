@@ -303,6 +303,13 @@ def test_patches_are_counted_by_their_most_frequent_class(catalog: Catalog, data
         most = [np.bincount(row, minlength=18).argmax() for row in pixels]
         expected = {names[int(code)]: most.count(code) for code in sorted(set(most))}
         assert told["patchcube:patches_by_class"] == expected
+        groups = dict(zip(dataset["IGBP_code"].values.tolist(), dataset["IGBP_group"].values.tolist(), strict=True))
+        wider = list(dict.fromkeys(groups.values()))
+        labels = []
+        for row in pixels:
+            shares = {name: sum(int((row == code).sum()) for code, group in groups.items() if group == name) for name in wider}
+            labels.append(max(wider, key=lambda name: shares[name]))
+        assert told["patchcube:patches_by_label"] == {"label10": {name: labels.count(name) for name in wider if name in labels}}
 
 
 def test_without_georeference_an_item_has_no_place(tmp_path: Path) -> None:
