@@ -10,7 +10,7 @@ help:
 	@echo "make demo     set up, make a small data set, build, verify, catalog and open its cube"
 	@echo "make demo-s3  the same on an S3 server of this machine: build, verify, copy, open without credentials"
 	@echo "make test     set up everything the tests need, then run them"
-	@echo "make lint     ruff, mypy, import contracts, bandit"
+	@echo "make lint     ruff, mypy, import contracts, bandit, notes of changes"
 	@echo "make judges   the long tests, and those that judge from outside"
 	@echo "make bench    the figures of docs/performance.md"
 	@echo "make bench-read   reading, against other loaders"
@@ -48,6 +48,7 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive cube
+	$(BIN)/towncrier build --draft --version next >/dev/null
 
 judges: setup
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
