@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from cube.format.tiles import ABSENT
 from cube.read.ranges import Tile
 from cube.tasks.augmenting import Changes
-from cube.train.placing import fill_holes, place_tile
+from cube.train.placing import by_tile, fill_holes, place_tile
 from cube.train.shelf import Modality, Shelf
 from cube.train.threads import Channel, Closed, Recycler, handing_on
 
@@ -234,8 +234,10 @@ class Assembly:
         batch, parts = self._room(planned)
         todo: deque[_Job] = deque()
         for name, modality in self.modalities.items():
-            fill_holes(parts[name], planned.holes[name], modality.reader.layout, planned.changes, modality.reader.fill)
-            todo.extend((self._shelves[name], parts[name], tile, uses) for tile, uses in planned.uses[name].items())
+            layout = modality.reader.layout
+            out = by_tile(parts[name], layout) if planned.changes is None else parts[name]
+            fill_holes(out, planned.holes[name], layout, planned.changes, modality.reader.fill)
+            todo.extend((self._shelves[name], out, tile, uses) for tile, uses in planned.uses[name].items())
         workers = [pool.submit(self._work, todo, planned.changes) for _ in range(self._threads)]
         done = [worker.result() for worker in workers]
         self.counters.tiles += sum(count for count, _ in done)
