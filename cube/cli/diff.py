@@ -13,6 +13,7 @@ from cube.errors import CubeError, RequestError
 
 if TYPE_CHECKING:
     from cube.jobs.diff import Difference
+    from cube.read.opened import OpenedCube
     from cube.work.settings import Settings
 
 _SHOWN = 5
@@ -22,26 +23,40 @@ _SHOWN = 5
 @click.command()
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
+@click.option("--recipe", metavar="RECIPE", help="Of the files in B; recognised by their names where it is not given.")
 @CONFIG
 @JSON
-def diff(first: str, second: str, config: Settings, as_json: bool) -> None:
-    """Tell which patches of the cube B are not those of the cube A.
+def diff(first: str, second: str, recipe: str | None, config: Settings, as_json: bool) -> None:
+    """Tell which patches of the cube or source B are not those of the cube A.
 
-    They are compared by the hashes that certify them: no pixel is read. Exit code 0 if nothing differs, 1 if something does, 2
-    if they could not be compared.
+    Cubes are compared by the hashes that certify them, files by their names and sizes: no pixel is read. Exit code 0 if nothing
+    differs, 1 if something does, 2 if they could not be compared.
     """
-    from cube.jobs.diff import difference
+    from cube.jobs.diff import difference, source_difference
     from cube.read.opened import open_certified
 
     try:
-        one, two = (open_certified(url, config.options(url)) for url in (first, second))
-        found = difference(one, two)
+        one = open_certified(first, config.options(first))
+        two = None if recipe else _cube(second, config)
+        found = source_difference(one, second, recipe, config.options(second)) if two is None else difference(one, two)
     except FileNotFoundError as error:
         raise RequestError(f"there is no cube: {error.filename or error}") from None
     except (CubeError, OSError) as error:  # 1 would say that they differ
         raise RequestError(str(error)) from error
     print_value(found.document() if as_json else _text(found), as_json)
     sys.exit(1 if found.any else 0)
+
+
+def _cube(url: str, config: Settings) -> OpenedCube | None:
+    """Return the cube at a URL; None where something else is."""
+    from cube.read.opened import open_certified
+
+    try:
+        return open_certified(url, config.options(url))
+    except FileNotFoundError:
+        if url.endswith(".zarr"):
+            raise
+        return None
 
 
 def _text(found: Difference) -> str:

@@ -20,6 +20,7 @@ from cube.convert.tolerance import TOLERANT, Tolerance
 from cube.convert.writer import REPORT, Written, forget_batches, write_claimed
 from cube.errors import RequestError
 from cube.format.target import Target, target_of
+from cube.jobs.diff import INVENTORY
 from cube.jobs.planning import Chosen, plan_build
 from cube.recipes.recipe import Recipe, read_recipe, with_modalities, with_profile
 from cube.recipes.sections import Incomplete
@@ -201,7 +202,7 @@ def convert(plan: Plan, target: Target, cluster: Callable[[], AbstractContextMan
 def _convert(plan: Plan, target: Target, client: Client | None, estimated: Estimate, terms: Terms) -> Built:
     started = time.monotonic()
     with target.storing():
-        target.build.write("inventory.parquet", plan.inventory.parquet())
+        target.build.write(INVENTORY, plan.inventory.parquet())
         written = write_claimed(plan, target, client, terms.watcher, terms.tolerance)
     surveyor = Surveyor(plan.recipe)
     report = verify_cube(target, client, watcher=terms.watcher, surveyor=surveyor)

@@ -1,4 +1,4 @@
-"""What differs between two cubes, by what they certify: no pixel is read."""
+"""What differs between two cubes, by what they certify, or between a cube and files, by their listing: no pixel is read."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube.errors import RequestError
+from cube.format.target import target_of
 from cube.read.opened import OpenedCube
+from cube.recipes.recipe import read_recipe
+from cube.source.inventory import Inventory
+from cube.source.scan import recognise, scan
+from cube.store.parquet import ColumnFile
 
 _CERTIFIED = {"patch", "present", "digest", "kept", "nan_count", "zero_count", "saturated_count", "crs_index"}
 """Labels that say of pixels what their digests say already, or point into other arrays."""
 
+INVENTORY = "inventory.parquet"
+"""Kept beside a cube: the files it was built from, and their sizes."""
 Array = NDArray[Any]
 
 
@@ -74,6 +81,63 @@ def difference(first: OpenedCube, second: OpenedCube) -> Difference:
             tuple(name for name in second.modalities if name not in first.modalities),
         ),
     )
+
+
+def source_difference(
+    first: OpenedCube, source: str, recipe: str | None = None, options: Mapping[str, Any] | None = None
+) -> Difference:
+    """Compare a cube with a folder, prefix or archive of patch files, by what is listed there; no file is read.
+
+    Files of a patch that both have differ where one of both lacks an image, or where a file has another size than it had when
+    the cube was built, as the folder of the build beside it says; other bytes of the same length are found by
+    ``cube verify --source``. Patches of which the source has not all images of the cube count as added only where the cube
+    keeps such patches. ``recipe`` is recognised by the names of the files where it is None. Raises ``RequestError`` as ``scan``
+    and ``recognise`` do, and for a recipe of other modalities; ``CorruptError`` where what the build kept is damaged.
+    """
+    known = read_recipe(recipe or recognise(source, options))
+    if unknown := [name for name in first.modalities if name not in known.modalities]:
+        raise RequestError(f"recipe {known.name!r} has no modality {unknown[0]!r}: which recipe was the cube built by?")
+    found = scan(known, source, options)
+    columns = [found.modalities.index(name) for name in first.modalities]
+    there = found.has[:, columns]
+    ids, present = first.value("patch"), first.value("present")
+    wanted = there.any(axis=1) if not present.all() else there.all(axis=1)
+    _, here, other = np.intersect1d(ids, found.patch.astype(str), return_indices=True)
+    order = np.argsort(here)
+    here, other = here[order], other[order]
+    differ = (present[here] != there[other]) | _resized(first, found, ids[here], other)[:, columns]
+    changed = {name: tuple(ids[here[differ[:, place]]].tolist()) for place, name in enumerate(first.modalities)}
+    added = found.patch[wanted & ~np.isin(found.patch.astype(str), ids)]
+    removed = ids[~np.isin(ids, found.patch.astype(str))]
+    nothing: tuple[str, ...] = ()
+    return Difference(
+        added=tuple(map(str, added.tolist())),
+        removed=tuple(removed.tolist()),
+        changed=changed,
+        labels={},
+        modalities=(nothing, nothing),
+    )
+
+
+def _resized(first: OpenedCube, found: Inventory, ids: Array, rows: Array) -> NDArray[np.bool_]:
+    """Return (patch, modality): whether a file has another size than when the cube was built; nothing where that is unknown."""
+    resized = np.zeros((len(ids), len(found.modalities)), bool)
+    file = ColumnFile(target_of(first.url, options=first.store.options).build, INVENTORY)
+    names = [f"{name.replace(' ', '_')}_bytes" for name in found.columns]
+    try:
+        kept = [name for name in names if name in file.schema.names]
+        table = file.read(["patch", *kept], file.groups)
+    except FileNotFoundError:
+        return resized
+    place = {name: row for row, name in enumerate(table["patch"].to_pylist())}
+    before = np.array([place.get(name, -1) for name in ids.tolist()], np.int64)
+    for column, span in enumerate(found.spans):
+        for at in range(span.start, span.stop):
+            if names[at] in kept:
+                then = table[names[at]].to_numpy()[before]
+                now = found.size[rows, at]
+                resized[:, column] |= (before >= 0) & (then >= 0) & (now >= 0) & (then != now)
+    return resized
 
 
 def _require_alike(first: OpenedCube, second: OpenedCube, name: str) -> None:

@@ -131,4 +131,4 @@ def recognised(source: str, keys: Iterable[str]) -> str:
     if len(likely) == 1:
         return likely[0]
     seen = f"its files fit {' and '.join(likely)} alike" if likely else "its files fit no bundled recipe"
-    raise RequestError(f"{source}: {seen}: say which recipe is meant, as the first argument (`cube recipes` lists them)")
+    raise RequestError(f"{source}: {seen}: say which recipe is meant (`cube recipes` lists them)")

@@ -86,3 +86,58 @@ def test_what_could_not_be_compared_does_not_count_as_different(tiny_cube: Built
     chunk = tmp_path / "x.zarr" / "digest" / "c" / "0" / "0" / "0"
     chunk.write_bytes(chunk.read_bytes()[:-1] + b"?")
     assert diff(tiny_cube.url, tmp_path / "x.zarr").exit_code == 2
+
+
+def test_a_cube_and_its_files_do_not_differ(
+    tiny_cube: Built, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = write_recipe(tmp_path / "tiny.yaml")
+    result = CliRunner().invoke(
+        main, ["build", str(recipe), "--source", str(made.folder), "--to", str(tmp_path / "x.zarr"), "--workers", "0"]
+    )
+    assert result.exit_code == 0
+    read: list[str] = []
+    store = type(tiny_cube.target.cube)
+    plain = store.read
+    monkeypatch.setattr(store, "read", lambda self, key: read.append(key) or plain(self, key))
+    told = CliRunner().invoke(main, ["diff", str(tmp_path / "x.zarr"), str(made.folder), "--recipe", str(recipe)])
+    assert (told.exit_code, told.stdout) == (0, "nothing differs\n")
+    assert not [key for key in read if key.endswith(".tif")]
+    same = CliRunner().invoke(main, ["diff", str(tmp_path / "x.zarr"), str(made.folder)])  # recognised by the names
+    assert same.exit_code == 0, same.output
+
+
+def test_what_is_new_among_the_files_is_named(made: Made, tmp_path: Path) -> None:
+    recipe, files, to = write_recipe(tmp_path / "tiny.yaml"), tmp_path / "files", tmp_path / "x.zarr"
+    shutil.copytree(made.folder, files)
+    chosen = ["build", str(recipe), "--source", str(files), "--to", str(to), "--workers", "0", "--where", "not season=summer"]
+    assert CliRunner().invoke(main, chosen).exit_code == 0
+    summer = [name for name in made.ids if "summer" in name]
+    kept = [name for name in made.ids if "summer" not in name]
+    names = {name.stem.replace("_s2_", "_"): name for name in files.rglob("*_s2_*.tif")}
+    with names[kept[0]].open("ab") as file:
+        file.write(b"more")
+    names[kept[1]].unlink()
+    for path in files.rglob(names[kept[2]].name.replace("_s2_", "_*_")):
+        path.unlink()
+    result = CliRunner().invoke(main, ["diff", str(to), str(files), "--json"])
+    assert result.exit_code == 1, result.output
+    told = json.loads(result.stdout)
+    assert told["added"] == summer
+    assert told["removed"] == [kept[2]]
+    assert told["changed"] == {"s2": [kept[0], kept[1]]}
+    shutil.rmtree(tmp_path / "x.build")
+    again = json.loads(CliRunner().invoke(main, ["diff", str(to), str(files), "--json"]).stdout)
+    assert again["changed"] == {"s2": [kept[1]]}  # nobody knows what sizes the files had
+
+
+def test_files_that_cannot_be_compared_are_told(tiny_cube: Built, made: Made, tmp_path: Path) -> None:
+    for other, more, said in (
+        (tmp_path / "none", [], "no such"),
+        (tmp_path / "none.zarr", [], "there is no cube"),
+        (tmp_path, [], "fit no bundled recipe: say which"),
+        (made.folder, ["--recipe", "eurosat"], "no modality"),
+    ):
+        result = CliRunner().invoke(main, ["diff", tiny_cube.url, str(other), *more])
+        assert result.exit_code == 2, result.output
+        assert said in result.output, result.output
