@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,12 +52,11 @@ class Beside:
         except FileNotFoundError:
             raise RequestError(f"{where} is not there: statistics need the catalog beside the cube") from None
         self._require_ours(where, found.get("patchcube:pixels_digest"))
-        listed = found.get("assets", {}).get("zarr", {}).get("bands", [])
-        said = {band.get("name"): band.get("statistics") for band in listed}
-        rows = [said.get(f"{modality}[{modality}_band={band}]") for band in bands]
-        if any(row is None or not set(STATISTICS) <= row.keys() for row in rows):
+        said = _by_band(found)
+        rows = [said.get(f"{modality}[{modality}_band={band}]", {}) for band in bands]
+        if any(not isinstance(row.get(name), int | float) for row in rows for name in STATISTICS):
             raise RequestError(f"{where} has no statistics of {modality}")
-        return {name: np.array([row[name] for row in rows if row is not None]) for name in STATISTICS}
+        return {name: np.array([row[name] for row in rows]) for name in STATISTICS}
 
     def _table(self) -> ColumnFile:
         from cube.query.table import DIGEST, open_table, own_facts
@@ -69,3 +68,11 @@ class Beside:
     def _require_ours(self, where: str, pixels: Any) -> None:
         if pixels != self.pixels:
             raise RequestError(f"{where} is of another cube than {self.cube}: its pixels' digest is not the cube's")
+
+
+def _by_band(collection: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the statistics of each band of a collection, by its name; whatever is of another shape is left out."""
+    zarr = collection["assets"].get("zarr") if isinstance(collection.get("assets"), dict) else None
+    bands = zarr.get("bands") if isinstance(zarr, dict) else None
+    known = [band for band in bands if isinstance(band, dict)] if isinstance(bands, list) else []
+    return {str(band.get("name")): band["statistics"] for band in known if isinstance(band.get("statistics"), dict)}

@@ -48,6 +48,11 @@ def test_statistics_that_are_not_there_are_told(demo: Path, tmp_path: Path) -> N
     (tmp_path / "demo.stac" / "collection.json").write_text(json.dumps(document | {"patchcube:pixels_digest": "blake3:0"}))
     with pytest.raises(RequestError, match="of another cube"):
         cube.Samples(tmp_path / "demo.zarr").statistics("s2")
+    band = {"name": "s2[s2_band=B01]", "statistics": {"mean": "much"}}
+    for assets in ([], {"zarr": 1}, {"zarr": {"bands": {}}}, {"zarr": {"bands": [1, band]}}):
+        (tmp_path / "demo.stac" / "collection.json").write_text(json.dumps(document | {"assets": assets}))
+        with pytest.raises(RequestError, match="no statistics of s2"):
+            cube.Samples(tmp_path / "demo.zarr").statistics("s2")
 
 
 def test_images_are_scaled_before_they_are_joined(demo: Path) -> None:
