@@ -208,9 +208,14 @@ def imported(tree: ast.AST) -> Iterator[str]:
 def test_no_module_unpickles_or_evaluates() -> None:
     """Objects travel between processes in Dask's own messages and nowhere else."""
     unpickling = {"pickle", "cloudpickle", "marshal", "shelve", "dill", "joblib", "jsonpickle", "subprocess", "ctypes"}
-    for path in Path(cube.__file__).parent.rglob("*.py"):
+    package = Path(cube.__file__).parent
+    for path in package.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        assert not unpickling & set(imported(tree)), path
+        # Published labels are pickles: they are read by an unpickler that makes numbers and texts, and refuses all else.
+        restricted = {"pickle"} if path == package / "tasks" / "published.py" else set()
+        assert unpickling & set(imported(tree)) == restricted, path
+        used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "pickle"}
+        assert used <= {"Unpickler", "UnpicklingError"}, path
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id not in {"eval", "exec", "compile", "__import__"}, path
