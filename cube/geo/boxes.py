@@ -8,12 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cube.geo.projection import system, to_degrees
+from cube.geo.projection import DECIMALS, system, to_degrees
 
 Array = NDArray[Any]
-
-_DECIMALS = 7
-"""Of a degree: about a centimetre, and the same with every PROJ."""
 
 
 def bounds(crs: Array, transform: Array, size: int, definitions: Sequence[str] = ()) -> NDArray[np.float64]:
@@ -46,7 +43,7 @@ def in_degrees(crs: Array, transform: Array, points: Array, definitions: Sequenc
 
 def _outward(box: NDArray[np.float64]) -> NDArray[np.float64]:
     """Round boxes so that they still hold what they held."""
-    unit = 10.0**_DECIMALS
+    unit = 10.0**DECIMALS
     box[:, :2], box[:, 2:] = np.floor(box[:, :2] * unit) / unit, np.ceil(box[:, 2:] * unit) / unit
     return box
 

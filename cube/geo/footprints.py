@@ -12,7 +12,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from cube.geo.projection import System, to_degrees
+from cube.geo.projection import DECIMALS, System, to_degrees
 
 Rectangle = tuple[float, float, float, float]
 """West, south, east, north, or the same in the units of a CRS. In degrees, west > east says that it crosses 180°."""
@@ -35,8 +35,6 @@ _SAG = 0.1
 """Metres by which a straight line of longitude and latitude may leave a straight line of a CRS."""
 _MOST = 64
 """Points added to one edge at most, however near the pole."""
-_DECIMALS = 7
-"""Of a degree: about a centimetre, and the same with every PROJ."""
 _SLIVER = 1e-9
 """Square degrees of a part that comes from rounding alone: a strip of some centimetres."""
 
@@ -123,7 +121,7 @@ def around(boxes: Iterable[Rectangle]) -> Rectangle:
     stop = start + (east - west) % 360
     if stop.max() - start.min() > 180:
         return -180.0, low, 180.0, high
-    return round(float(start.min()), _DECIMALS), low, round(float(stop.max()) - 360, _DECIMALS), high
+    return round(float(start.min()), DECIMALS), low, round(float(stop.max()) - 360, DECIMALS), high
 
 
 def _refined(crs: System, shape: Shape) -> Shape | None:
@@ -141,7 +139,7 @@ def _in_degrees(crs: System, points: Points, *, west: float | None = None) -> Po
     lon, lat = to_degrees(crs).transform(*points.T)
     if west is not None:
         lon = west + (lon - west) % 360
-    return np.round(np.stack([lon, lat], axis=1), _DECIMALS)
+    return np.round(np.stack([lon, lat], axis=1), DECIMALS)
 
 
 def _with_pole(ring: Points) -> Shape:
@@ -149,7 +147,7 @@ def _with_pole(ring: Points) -> Shape:
     lon, order = np.unique((ring[:-1, 0] + 180) % 360 - 180, return_index=True)
     lat = ring[order, 1]
     pole = 90.0 if lat.mean() > 0 else -90.0
-    crossing = round(float(np.interp(180.0, [lon[-1], lon[0] + 360], [lat[-1], lat[0]])), _DECIMALS)
+    crossing = round(float(np.interp(180.0, [lon[-1], lon[0] + 360], [lat[-1], lat[0]])), DECIMALS)
     edge = [(-180.0, crossing), *zip(lon.tolist(), lat.tolist(), strict=True), (180.0, crossing)]
     return shapely.Polygon([*edge, (180.0, pole), (-180.0, pole)])
 
@@ -159,7 +157,7 @@ def _cut(shape: Shape) -> list[Shape]:
     parts = []
     for turn in (-360.0, 0.0, 360.0):
         inside = shape.intersection(shapely.box(-180.0 - turn, -90.0, 180.0 - turn, 90.0))
-        moved = shapely.transform(shapely.affinity.translate(inside, turn), partial(np.round, decimals=_DECIMALS))
+        moved = shapely.transform(shapely.affinity.translate(inside, turn), partial(np.round, decimals=DECIMALS))
         parts += [part for part in shapely.get_parts(moved) if part.area > _SLIVER]
     return parts
 
@@ -168,4 +166,4 @@ def _box(shape: Shape, *, holds_pole: bool) -> Rectangle:
     west, south, east, north = shape.bounds
     if holds_pole:
         return -180.0, south, 180.0, north
-    return round(west + 360 * (west < -180), _DECIMALS), south, round(east - 360 * (east > 180), _DECIMALS), north
+    return round(west + 360 * (west < -180), DECIMALS), south, round(east - 360 * (east > 180), DECIMALS), north

@@ -12,12 +12,9 @@ from numpy.typing import NDArray
 from cube.errors import CorruptError
 from cube.geo.boxes import in_degrees
 from cube.geo.footprints import footprint, geojson, rectangle
-from cube.geo.projection import system
+from cube.geo.projection import DECIMALS, system
 
 Array = NDArray[Any]
-
-_DECIMALS = 7
-"""Of a degree: about a centimetre, and the same with every PROJ."""
 
 
 def polygons(crs: Array, transform: Array, size: int, definitions: Sequence[str] = ()) -> list[bytes | None]:
@@ -26,7 +23,7 @@ def polygons(crs: Array, transform: Array, size: int, definitions: Sequence[str]
     Arguments are those of :func:`cube.geo.boxes.bounds`. None where the place is unknown.
     """
     lon, lat = in_degrees(crs, transform, np.array([(0, 0), (0, size), (size, size), (size, 0), (0, 0)], float), definitions)
-    corners = np.round(np.stack([lon, lat], axis=-1).swapaxes(0, 1), _DECIMALS)
+    corners = np.round(np.stack([lon, lat], axis=-1).swapaxes(0, 1), DECIMALS)
     unusual = ~np.isfinite(corners).all(axis=(1, 2)) | (np.ptp(lon, axis=0) > 180)
     corners[unusual] = 0
     made: list[bytes | None] = shapely.to_wkb(shapely.orient_polygons(shapely.polygons(corners))).tolist()

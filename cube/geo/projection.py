@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from cube.errors import CorruptError
 
+DECIMALS = 7
+"""Of a degree that are kept: about a centimetre, and the same with every PROJ."""
 System = int | str
 """A CRS by its EPSG code or its definition in WKT."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import pickle  # nosec B403  read by a reader that makes nothing but numbers and texts
+import pickle  # nosec B403
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def read_labels(path: str | Path) -> tuple[NDArray[np.str_], NDArray[np.float64]
     data = _read(path)
     if data[:1] == b"\x80":
         try:
-            found = _Numbers(io.BytesIO(data)).load()  # nosec B301  see _Numbers
+            found = _Numbers(io.BytesIO(data)).load()  # nosec B301
         except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             raise RequestError(f"{path}: refused: {error}") from None
         if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from os import PathLike
 from typing import Any
 
 from lightning import LightningDataModule
 
+from cube.errors import RequestError
 from cube.train.forms import Form, Sample
 from cube.train.samples import CHOICES, Samples
 from cube.train.splitting import Split, make_split, read_split
@@ -63,7 +66,7 @@ class PatchDataModule(LightningDataModule):
         self,
         url: str,
         form: Form | None = None,
-        split: Split | str | Mapping[str, float | str] | None = None,
+        split: Split | str | PathLike[str] | Mapping[str, float | str] | None = None,
         batch_size: int = 32,
         **options: Any,
     ) -> None:
@@ -73,7 +76,10 @@ class PatchDataModule(LightningDataModule):
         self.url, self.form, self.batch_size = url, form, batch_size
         self._choice = {name: options[name] for name in choosing if name in options}
         self._loading = {name: value for name, value in options.items() if name not in choosing}
-        self.split = read_split(split) if isinstance(split, str) else split if isinstance(split, Split) else None
+        if not isinstance(split, Split | str | PathLike | Mapping | None):
+            raise RequestError(f"split is {split!r}: expected a Split, the path of one, or name → share of its parts")
+        made = read_split(os.fspath(split)) if isinstance(split, str | PathLike) else split
+        self.split = made if isinstance(made, Split) else None
         self._parts: Mapping[str, float | str] = (
             split if isinstance(split, Mapping) else {"train": 0.9, "val": 0.1, "test": "official"}
         )

@@ -91,7 +91,8 @@ def make_split(  # noqa: PLR0913  each by its name
         Name → share of the patches that are dealt, or ``"official"``: then the part is that of this name in ``label``, as the
         data set has it, and all patches of other official parts are dealt.
     by
-        Labels whose values must not be divided, together.
+        Labels whose values must not be divided, together. ``scene`` means the scenes of each season, as their numbers are
+        unique within a season only.
     block
         Side in pixels of squares into which every scene is divided, where there are too few scenes to keep them whole. Patches
         that touch squares of two parts are in none: they are the gap.
@@ -102,7 +103,10 @@ def make_split(  # noqa: PLR0913  each by its name
 
     Raises ``RequestError`` for parts that cannot be made, or a label that is not there.
     """
-    keys = [samples.label(name).astype(str) for name in ([by] if isinstance(by, str) else by)]
+    names = [by] if isinstance(by, str) else list(by)
+    if "scene" in names and "season" in samples.known_labels and "season" not in names:
+        names.insert(0, "season")
+    keys = [samples.label(name).astype(str) for name in names]
     groups = np.array(["/".join(parts_of) for parts_of in zip(*keys, strict=True)])
     touched = None if block is None else blocks(groups, _corners(samples, groups), samples.size, block)
     fixed = np.full(len(samples), "", object)

@@ -202,7 +202,9 @@ def test_a_split_is_taken_as_a_file_too(demo: Path, tmp_path: Path) -> None:
 
     split = make_split(cube.Samples(demo / "demo.zarr"), {"train": 0.5, "val": 0.5})
     split.write(tmp_path / "s.csv")
-    for given in (split, str(tmp_path / "s.csv")):
+    with pytest.raises(RequestError, match="expected a Split"):
+        PatchDataModule(str(demo / "demo.zarr"), split=["train"])  # type: ignore[arg-type]
+    for given in (split, str(tmp_path / "s.csv"), tmp_path / "s.csv"):
         data = PatchDataModule(str(demo / "demo.zarr"), split=given, modalities=["lc"])
         assert data.samples("val").ids.tolist() == read_split(tmp_path / "s.csv").ids("val")
     with pytest.raises(RequestError, match="no part 'test'"):

@@ -166,6 +166,13 @@ def test_blocks_that_cannot_be_are_told(demo: Path, tmp_path: Path) -> None:
     assert "no ground is shared between parts" in told.stdout
 
 
+def test_a_scene_is_one_of_its_season(demo: Path) -> None:
+    """Summer and winter both have a scene 55, of which one is of the official test part."""
+    parts = {"train": 0.8, "val": 0.2, "test": "official"}
+    by_number, by_both = (make_split(cube.Samples(demo), parts, by=by) for by in ("scene", ("season", "scene")))
+    assert by_number.names.tolist() == by_both.names.tolist()
+
+
 def test_the_official_part_stays(demo: Path) -> None:
     samples = cube.Samples(demo)
     split = make_split(samples, {"train": 0.5, "val": 0.5, "test": "official"})
