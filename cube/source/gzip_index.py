@@ -79,6 +79,11 @@ def make_index(source: Readable, archive: Entry, indexes: Store) -> Listing:
         if passing.damage:
             listing.members.clear()
             listing.refused = [Rejected(archive.key, "damaged archive", passing.damage)]
+        elif passing.cut and not listing.refused:
+            detail = (
+                f"{passing.cut}. Its {len(listing.members):,} files are used; download the archive again to be sure of them"
+            )
+            listing.refused.append(Rejected(archive.key, "damaged archive", detail))
         members = [(name, item.start, item.size) for name, item in listing.members.items()]
         refused = [[item.path, item.reason, item.detail] for item in listing.refused]
         document = {"members": members, "refused": refused, "points": passing.points}
@@ -110,7 +115,7 @@ class _Passing:
     def __init__(self, source: Readable, archive: Entry, sink: IO[bytes]) -> None:
         self.source, self.archive, self.sink = source, archive, sink
         self.points: list[Point] = []
-        self.damage = ""
+        self.damage = self.cut = ""
         self._written = 0
 
     def pieces(self) -> Iterator[bytes]:
@@ -157,12 +162,19 @@ class _Passing:
         tail = self.source.read_range(self.archive.key, max(0, self.archive.size - 8), self.archive.size)
         if tail == crc.to_bytes(4, "little") + (size % 2**32).to_bytes(4, "little"):
             return
+        said, again, out = "", 0, 0
         try:
-            whole = Inflating(self._read, lambda _: b"")
-            for start in range(0, size, _PIECE):
-                whole.take(START, start, min(_PIECE, size - start))
-        except (zlib.error, EOFError) as error:
-            self.damage = f"its checksum is wrong ({error}): no file of it can be trusted. Download the archive again"
+            for piece in Inflating(self._read, lambda _: b"").whole(_PIECE):
+                again = isal_zlib.crc32(piece[: max(0, size - out)], again)
+                out += len(piece)
+        except zlib.error as error:
+            said = str(error)
+        except EOFError as error:
+            self.cut = f"{error} before its checksum"
+        if not said and (again != crc or (out < size if self.cut else out != size)):
+            said = f"two decoders read {size:,} and {out:,} bytes of it, or other ones"
+        if said:
+            self.damage = f"its checksum is wrong ({said}): no file of it can be trusted. Download the archive again"
 
     def _read(self, start: int, stop: int) -> bytes:
         return self.source.read_range(self.archive.key, start, stop)

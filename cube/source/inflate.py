@@ -7,7 +7,7 @@ blocks, ten or 93 bits long, fill up the byte whose last bits are the first of t
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from isal import igzip_lib, isal_zlib
@@ -18,6 +18,7 @@ _PIECE = 2**20
 """Compressed bytes that are read at a time."""
 _STEP = 2**22
 """Inflated bytes that are thrown away at a time on the way to those that are wanted."""
+_MAGIC = b"\x1f\x8b"
 _TRAILER = 8
 """Bytes of checksum and length after the stream of a gzip member."""
 _ORDER = (16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15)
@@ -103,6 +104,15 @@ class Inflating:
         self._sound = True
         return b"".join(pieces)
 
+    def whole(self, step: int) -> Iterator[bytes]:
+        """Yield all that the file inflates to, at most ``step`` bytes at a time, every checksum compared.
+
+        Raises ``zlib.error`` if it is damaged and ``EOFError`` if it is cut off.
+        """
+        self._enter(START)
+        while not self._decoder.eof or self._another():
+            yield self._some(step)
+
     def _enter(self, point: Point) -> None:
         byte, bit = divmod(point.bit, 8)
         self._in, self._out, self._waiting = byte, point.out, b""
@@ -127,13 +137,29 @@ class Inflating:
         while True:
             if self._decoder.eof:
                 self._next_member()
-            if not self._waiting:
-                self._fill()
-            out = _decoded(self._decoder, self._waiting, most)
-            self._waiting = self._decoder.unused_data if self._decoder.eof else self._decoder.unconsumed_tail
-            if out:
-                self._out += len(out)
+            if out := self._some(most):
                 return out
+
+    def _some(self, most: int) -> bytes:
+        """Return some inflated bytes of this member, or none: where it ends, a decoder may have none left to give."""
+        if not self._waiting:
+            self._fill()
+        out = _decoded(self._decoder, self._waiting, most)
+        self._waiting = self._decoder.unused_data if self._decoder.eof else self._decoder.unconsumed_tail
+        self._out += len(out)
+        return out
+
+    def _another(self) -> bool:
+        """Go on with the next member if there is one; what else follows a gzip is no part of it."""
+        while len(self._waiting) < len(_MAGIC):
+            more = self._read(self._in, self._in + _PIECE)
+            if not more:
+                return False
+            self._in, self._waiting = self._in + len(more), self._waiting + more
+        if not self._waiting.startswith(_MAGIC):
+            return False
+        self._next_member()
+        return True
 
     def _next_member(self) -> None:
         """Go on with the next of the gzip members that a file may hold one after the other."""

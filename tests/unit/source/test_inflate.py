@@ -14,6 +14,7 @@ import pytest
 
 from cube.source import gzip_index
 from cube.source.inflate import START, Inflating, Point, lead_in
+from cube.source.members import Listing
 from cube.store.local import LocalStore
 
 SEED = 1970
@@ -107,3 +108,56 @@ def test_what_is_not_there_is_an_error(archive: tuple[Path, bytes]) -> None:
     assert inflating.take(START, 500, 1000) == whole[500:1500]
     with pytest.raises(zlib.error):
         Inflating(lambda start, stop: b"\x1f\x8b\x08\0\0\0\0\0\0\0" + b"\xff" * 100, lambda _: b"").take(START, 0, 1)
+
+
+def whole_of(data: bytes, step: int = 1000) -> int:
+    return sum(map(len, Inflating(lambda start, stop: data[start:stop], lambda _: b"").whole(step)))
+
+
+def test_a_whole_file_is_inflated_with_every_checksum_compared() -> None:
+    one, two = gzip.compress(pixels(50_000), 6), gzip.compress(pixels(7_000), 1)
+    assert whole_of(one + two) == 57_000
+    assert whole_of(one + two + bytes(700)) == 57_000
+    for place in (len(one) - 6, len(one) + len(two) - 6, len(one) - 2, len(one) + len(two) - 2):
+        damaged = bytearray(one + two)
+        damaged[place] ^= 1
+        with pytest.raises(zlib.error):
+            whole_of(bytes(damaged))
+    for cut in (1, 8, 9, 1000):
+        with pytest.raises(EOFError, match="the compressed file ends"):
+            whole_of((one + two)[:-cut])
+
+
+def test_a_decoder_that_ends_early_is_not_believed(
+    archive: tuple[Path, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says it read may be sound as far as it goes, and still be less than the file holds."""
+    store = LocalStore(str(archive[0]))
+    plain, left = gzip_index._next_piece, [archive[1].index(b"p20.tif")]
+
+    def short(inflating: object, file: gzip_index.ObjectFile) -> bytes:
+        piece = plain(inflating, file)[: left[0]]
+        left[0] -= len(piece)
+        return piece
+
+    monkeypatch.setattr(gzip_index, "_next_piece", short)
+    monkeypatch.setattr(gzip_index, "tar_listing", lambda archive, kind, file: _drained(file))
+    listing = gzip_index.make_index(store, store.entry("a.tar.gz"), LocalStore(str(tmp_path)))
+    assert [(item.path, item.reason) for item in listing.refused] == [("a.tar.gz", "damaged archive")]
+    assert "two decoders read " in listing.refused[0].detail
+
+
+@pytest.mark.parametrize("cut", [1, 8, 9])
+def test_an_archive_without_its_checksum_is_used_and_named(archive: tuple[Path, bytes], tmp_path: Path, cut: int) -> None:
+    (tmp_path / "a.tar.gz").write_bytes((archive[0] / "a.tar.gz").read_bytes()[:-cut])
+    store = LocalStore(str(tmp_path))
+    listing = gzip_index.make_index(store, store.entry("a.tar.gz"), LocalStore(str(tmp_path / "indexes")))
+    assert [(item.path, item.reason) for item in listing.refused] == [("a.tar.gz", "damaged archive")]
+    assert "download the archive again" in listing.refused[0].detail
+    assert len(listing.members) >= 20  # the last piece of 8 MB may be lost with the checksum
+
+
+def _drained(file: io.BufferedReader) -> Listing:
+    while file.read(2**20):
+        pass
+    return Listing()
