@@ -27,7 +27,8 @@ from tiny import TinyScene, read_scenes
 
 from cube.catalog.describe import describe
 from cube.catalog.publish import publish
-from cube.convert.plan import Plan, make_plan
+from cube.convert.deciding import make_plan
+from cube.convert.plan import Plan
 from cube.convert.writer import publish_root
 from cube.format.originals import BYTES
 from cube.format.target import Target, target_of

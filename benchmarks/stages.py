@@ -26,7 +26,7 @@ from distributed import Client
 from cube import open_cube
 from cube.catalog.describe import describe
 from cube.catalog.publish import publish
-from cube.convert.plan import make_plan
+from cube.convert.deciding import make_plan
 from cube.convert.worker import peak_memory
 from cube.convert.writer import write_cube
 from cube.format.target import target_of

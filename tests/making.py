@@ -224,7 +224,7 @@ def build(
     """Build a cube in this process, without Dask unless ``client`` is given."""
     import numcodecs
 
-    from cube.convert.plan import make_plan
+    from cube.convert.deciding import make_plan
     from cube.convert.writer import write_cube
     from cube.format.target import target_of
     from cube.recipes.recipe import read_recipe

@@ -151,7 +151,7 @@ def sample_tasks(plan: Plan, patches: int) -> Iterable[Task]:
     length = plan.patches if everything else max(2, patches // runs)
     source = plan.inventory.opened
     for number in range(runs):
-        batch = plan.batch(number * plan.tasks // runs).head(length)
+        batch = plan.batch(plan.indexes[number * plan.tasks // runs]).head(length)
         yield f"sample-{plan.digest}-{number}-{patches}", (plan.job, batch, source.part(batch.files))
 
 

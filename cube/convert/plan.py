@@ -1,26 +1,21 @@
-"""Recipe and inventory → everything that will be done, decided before anything is done. Pure: no I/O library at all."""
+"""The plan of a build: everything that will be done, batch by batch. Pure."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
-import numpy as np
-
-from cube.errors import IncompleteError, RequestError
 from cube.format.arrays import ArraySpec
-from cube.format.layout import FORMAT, all_arrays, tile_layouts
+from cube.format.layout import FORMAT
 from cube.format.tiles import TileLayout
 from cube.recipes.recipe import Recipe
 from cube.recipes.sections import Incomplete
-from cube.source.expectations import Expectation, expectations
+from cube.source.expectations import Expectation
 from cube.source.inventory import Inventory
-from cube.source.rejected import Rejected
 
 WORKER_BASE_BYTES = 165 * 10**6
 """Resident memory of an idle Dask worker with this package loaded (measured, see docs/performance.md)."""
@@ -28,8 +23,6 @@ READ_AHEAD = 8
 """Patches whose files are asked for together."""
 _TABLE_BYTES_PER_TILE = 420
 """Memory of one distinct tile's entry in the table of seen tiles (measured)."""
-_SHOWN = 5
-"""Patches named in a message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +56,10 @@ class Batch:
     """Per patch and file, as the source was listed."""
     stamp: str = ""
     """What changes when one of the files is written anew."""
+    kept: int = 0
+    """Patches that the shards hold already, of the cube that grows: these follow them."""
+    headers: int = 0
+    """Chunks of headers that are stored of those."""
 
     @property
     def files(self) -> Iterator[str]:
@@ -82,12 +79,24 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Base:
+    """The cube that a plan adds patches to."""
+
+    patches: int
+    """All that it holds; new ones come after them."""
+    root: str
+    """Digest of its root document."""
+    headers: int
+    """Chunks of headers that are stored of the batch that is cut short; 0 where none is."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Everything a build will do."""
 
     recipe: Recipe
     inventory: Inventory
-    """The patches of the cube, in order, and the rejected files."""
+    """The patches to write, in order, and the rejected files."""
     job: Job
     arrays: tuple[ArraySpec, ...]
     software: Mapping[str, str]
@@ -95,11 +104,29 @@ class Plan:
     batch_digests: tuple[str, ...]
     digest: str
     """Equal inputs, equal digest."""
+    base: Base | None = None
+    """The cube that it adds to; None for a new one."""
 
     @property
     def patches(self) -> int:
-        """Number of patches."""
+        """Number of patches to write."""
         return len(self.inventory)
+
+    @property
+    def before(self) -> int:
+        """Number of patches that are there before."""
+        return self.base.patches if self.base is not None else 0
+
+    @property
+    def slots(self) -> int:
+        """Patches of a batch."""
+        return self.recipe.layout.shard
+
+    @property
+    def indexes(self) -> range:
+        """Positions of the batches along ``patch``; a batch that is cut short is gone on with."""
+        first = self.before // self.slots
+        return range(first, first + self.tasks)
 
     @property
     def tasks(self) -> int:
@@ -140,27 +167,41 @@ class Plan:
         """
         return (base or WORKER_BASE_BYTES) + batch_bytes(self.job, spool=spool)
 
+    def batch_digest(self, index: int) -> str:
+        """Return the digest of one batch."""
+        return self.batch_digests[index - self.indexes.start]
+
+    def cut_short(self, index: int) -> bool:
+        """Tell whether a batch goes on with shards of the cube that grows."""
+        return index * self.slots < self.before
+
     def batch(self, index: int) -> Batch:
         """Return one batch."""
-        start = index * self.recipe.layout.shard
-        stop = min(start + self.recipe.layout.shard, self.patches)
+        rows = self._rows(index)
+        start = self.before + rows.start
+        kept = start - index * self.slots
         return Batch(
             index=index,
             start=start,
-            stop=stop,
-            digest=self.batch_digests[index],
-            patch=tuple(self.inventory.patch[start:stop]),
-            path=tuple(map(tuple, self.inventory.path[start:stop])),
-            sizes=tuple(map(tuple, self.inventory.size[start:stop].tolist())),
-            stamps=tuple(map(tuple, self.inventory.stamp[start:stop])),
+            stop=self.before + rows.stop,
+            digest=self.batch_digest(index),
+            patch=tuple(self.inventory.patch[rows]),
+            path=tuple(map(tuple, self.inventory.path[rows])),
+            sizes=tuple(map(tuple, self.inventory.size[rows].tolist())),
+            stamps=tuple(map(tuple, self.inventory.stamp[rows])),
             stamp=self.stamp(index),
+            kept=kept,
+            headers=self.base.headers if self.base is not None and kept else 0,
         )
 
     def stamp(self, index: int) -> str:
         """Return what changes when a file of a batch is written anew; it decides no byte of the cube."""
-        start = index * self.recipe.layout.shard
-        stamps = self.inventory.stamp[start : start + self.recipe.layout.shard]
+        stamps = self.inventory.stamp[self._rows(index)]
         return blake2b("\n".join(stamps.ravel()).encode(), digest_size=16).hexdigest()
+
+    def _rows(self, index: int) -> slice:
+        """Return which patches of the inventory a batch writes."""
+        return slice(max(0, index * self.slots - self.before), min((index + 1) * self.slots - self.before, self.patches))
 
     def document(self) -> dict[str, Any]:
         """Return the plan as plain data, as it is kept beside the cube."""
@@ -172,6 +213,7 @@ class Plan:
             "incomplete": self.job.incomplete,
             "software": dict(self.software),
             "patches": self.patches,
+            **({"grows": {"patches": self.base.patches, "root": self.base.root}} if self.base is not None else {}),
             "tasks": self.tasks,
             "shards": self.shards,
             "objects": self.objects,
@@ -195,104 +237,3 @@ def batch_bytes(job: Job, *, spool: int) -> int:
     tables = len(job.layouts) * first.slots * first.across**2 * _TABLE_BYTES_PER_TILE
     headers = 2 * first.slots * len(job.layouts) * job.header_bytes
     return files + buffers + tables + headers + spool * len(job.layouts)
-
-
-def make_plan(
-    recipe: Recipe, inventory: Inventory, *, incomplete: Incomplete, software: Mapping[str, str], spool: int = 0
-) -> Plan:
-    """Decide everything. ``spool`` is how much of each unfinished object a worker may hold in memory.
-
-    Raises ``IncompleteError`` if patches lack files and the policy is ``fail``, or if none is left to convert;
-    ``RequestError`` if a worker would need more memory than the recipe allows, an id is not unique, or an id or path too long.
-    """
-    inventory = _apply_policy(inventory, incomplete)
-    if not len(inventory):
-        shown = "; ".join(f"{item.path}: {item.reason}: {item.detail}" for item in inventory.rejected[:_SHOWN])
-        raise IncompleteError(f"no patch of {inventory.source} is left to convert: {shown}")
-    _check_rooms(recipe, inventory)
-    job = _job(recipe, incomplete)
-    _check_memory(recipe, job, spool)
-    arrays = tuple(all_arrays(recipe, len(inventory)))
-    digests = _batch_digests(recipe, inventory, job, software)
-    whole = blake2b(digest_size=16)
-    for part in (FORMAT, recipe.digest, incomplete, *digests):
-        whole.update(part.encode())
-    for name, values in inventory.labels.items():
-        whole.update(f"{name} {values.tolist()}".encode())
-    return Plan(
-        recipe=recipe,
-        inventory=inventory,
-        job=job,
-        arrays=arrays,
-        software=software,
-        batch_digests=digests,
-        digest=whole.hexdigest(),
-    )
-
-
-def _job(recipe: Recipe, incomplete: Incomplete) -> Job:
-    return Job(
-        layouts=tile_layouts(recipe),
-        expectations=expectations(recipe),
-        incomplete=incomplete,
-        header_bytes=recipe.layout.header_bytes,
-    )
-
-
-def _apply_policy(inventory: Inventory, incomplete: Incomplete) -> Inventory:
-    complete = inventory.complete
-    if incomplete == "keep":
-        return inventory.take(np.flatnonzero((inventory.size >= 0).any(axis=1)))
-    if complete.all():
-        return inventory
-    missing = []
-    for row in range(len(inventory)):
-        if not complete[row]:
-            lacks = [name for name, size in zip(inventory.columns, inventory.size[row], strict=True) if size < 0]
-            missing.append(Rejected(str(inventory.patch[row]), "incomplete", f"lacks {', '.join(lacks)}"))
-    if incomplete == "fail":
-        shown = "; ".join(f"{item.path} {item.detail}" for item in missing[:_SHOWN])
-        more = f" and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
-        raise IncompleteError(
-            f"{len(missing):,} of {len(inventory):,} patches are incomplete: {shown}{more}. "
-            "Give the missing files, or choose --incomplete reject (leave these patches out) or keep (mark the gaps)"
-        )
-    return inventory.take(complete).reject(missing)
-
-
-def _check_rooms(recipe: Recipe, inventory: Inventory) -> None:
-    longest = max(inventory.patch, key=len)
-    if len(longest) > recipe.patch.id_length:
-        raise RequestError(
-            f"the id {longest!r} has {len(longest)} characters, the recipe has room for {recipe.patch.id_length}: "
-            "raise patch.id_length"
-        )
-    if len(set(inventory.patch)) != len(inventory):
-        twice = Counter(inventory.patch).most_common(1)[0][0]
-        raise RequestError(f"the id {twice!r} is that of several patches: patch.id needs more of the pattern's groups")
-    path = max(inventory.images.ravel(), key=lambda item: len(item.encode()))
-    if len(path.encode()) > recipe.layout.path_bytes:
-        raise RequestError(
-            f"the path {path!r} has {len(path.encode())} bytes, the recipe has room for {recipe.layout.path_bytes}: "
-            "raise layout.path_bytes, or give a source nearer to the files"
-        )
-
-
-def _check_memory(recipe: Recipe, job: Job, spool: int) -> None:
-    limit = recipe.layout.memory_limit_mb * 10**6
-    need = WORKER_BASE_BYTES + batch_bytes(job, spool=spool)
-    if need > limit:
-        raise RequestError(
-            f"a worker would need {need / 1e6:.0f} MB, the recipe allows {limit / 1e6:.0f} MB: "
-            "lower layout.shard or raise layout.memory_limit_mb"
-        )
-
-
-def _batch_digests(recipe: Recipe, inventory: Inventory, job: Job, software: Mapping[str, str]) -> tuple[str, ...]:
-    common = repr((FORMAT, job, sorted(software.items()))).encode()
-    digests = []
-    for start in range(0, len(inventory), recipe.layout.shard):
-        rows = slice(start, start + recipe.layout.shard)
-        content = (inventory.patch[rows].tolist(), inventory.path[rows].tolist(), inventory.size[rows].tolist())
-        digests.append(blake2b(common + repr((start, content)).encode(), digest_size=16).hexdigest())
-    return tuple(digests)

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 
+from cube.convert.growing import prepare_growth
 from cube.convert.plan import Plan
 from cube.errors import TargetError
-from cube.format.certificate import sealed
-from cube.format.documents import parse_object
 from cube.format.layout import constant_arrays
 from cube.format.small import write_array
-from cube.format.target import ROOT, Target
+from cube.format.target import Target
 from cube.records.claims import COPY, Claim, stake, standing_claim
+from cube.records.plans import PLAN, begun, keep_plan, plan_of_cube, remove_all, unwanted
 from cube.records.presence import living_build, present
-from cube.records.receipts import receipt_key
 
-PLAN = "plan.json"
 _TRIES = 8
 """Times a claim may be lost to others before giving up."""
 
@@ -32,12 +29,13 @@ def claimed(plan: Plan, target: Target, *, replace: bool = False) -> Iterator[No
 
     Raises ``TargetError`` as ``prepare`` does.
     """
+    grows = plan.base is not None
     with target.storing():
-        if target.complete():
+        if target.complete() and not grows:
             _require_own(plan, target)
     with present(target):
         with target.storing():
-            prepare(plan, target, replace=replace)
+            (prepare_growth if grows else prepare)(plan, target, replace=replace)
         yield
 
 
@@ -70,36 +68,25 @@ def _claim_of(target: Target) -> Claim | None:
     """Return the claim that holds; builds of earlier versions left a plan and no claim."""
     claim = standing_claim(target.build)
     if claim is None and target.build.exists(PLAN):
-        return Claim(0, _begun(target)[1])
+        return Claim(0, begun(target)[1])
     if claim is not None and not claim.plan:
-        return replace(claim, plan=_begun(target)[1])
+        return replace(claim, plan=begun(target)[1])
     return claim
 
 
 def _require_own(plan: Plan, target: Target) -> None:
-    holds = _plan_of(target)
+    holds = plan_of_cube(target)
     if holds != plan.digest:
         raise TargetError(
             f"{target.url} holds another cube (plan {holds or 'unknown'}, this is plan {plan.digest}): "
-            "choose another --to, or remove that cube first"
+            "give --grow to add patches to it, choose another --to, or remove that cube first"
         )
-    if _begun(target)[1] == plan.digest:
+    if begun(target)[1] == plan.digest:
         return
     if not any(True for _ in target.build.list("receipts")):
         raise TargetError(f"{target.url} is complete, but its build records are gone: `cube verify` tells if it is sound")
     with target.writable():
-        _keep_plan(plan, target)
-
-
-def _plan_of(target: Target) -> str | None:
-    """Return the plan a finished cube was built by: its root says so, or where that is damaged, the records beside it."""
-    root = target.cube.read(ROOT)
-    try:
-        told = root if sealed(root) else target.build.read(PLAN)
-        document = parse_object(told)
-        return str(document["attributes"]["cube"]["plan"] if told is root else document["digest"])
-    except (FileNotFoundError, ValueError, LookupError, TypeError):
-        return None
+        keep_plan(target, plan.document())
 
 
 def _refuse_strangers(target: Target) -> None:
@@ -119,11 +106,11 @@ def _refuse_others(plan: Plan, target: Target, claim: Claim, *, replace: bool) -
         return
     if claim.plan.startswith(COPY):
         raise TargetError(f"{target.url} holds an unfinished copy: choose another --to, or remove it with `cube clean`")
-    recipe, _ = _begun(target)
+    recipe, _ = begun(target)
     there = [entry.key for entry in target.build.list("receipts")]
     if recipe not in (plan.recipe.name, "") and there:
         raise TargetError(f"{target.url} holds an unfinished build of recipe {recipe!r}: choose another --to")
-    lost = _unwanted(plan, there)
+    lost = unwanted(plan.batch_digests, there)
     if lost and not replace:
         raise TargetError(
             f"{target.url} holds an unfinished build of another plan: {len(lost):,} of its {len(there):,} finished batches "
@@ -131,37 +118,17 @@ def _refuse_others(plan: Plan, target: Target, claim: Claim, *, replace: bool) -
         )
 
 
-def _begun(target: Target) -> tuple[str, str]:
-    """Return recipe and digest of the plan of an unfinished build; empty texts where it is damaged or gone."""
-    try:
-        before = parse_object(target.build.read(PLAN))
-        return str(before["recipe"]["name"]), str(before["digest"])
-    except (FileNotFoundError, ValueError, LookupError, TypeError):
-        return "", ""
-
-
-def _unwanted(plan: Plan, receipts: list[str]) -> list[str]:
-    wanted = {receipt_key(digest) for digest in plan.batch_digests}
-    return [key for key in receipts if key not in wanted]
-
-
 def _settle(plan: Plan, target: Target) -> None:
     """Remove what this plan does not want of an earlier one, show that the cube can be written, and keep the plan."""
-    if _begun(target)[1] == plan.digest:
+    if begun(target)[1] == plan.digest:
         return
     with target.writable():
         expected = {key for spec in plan.arrays for key in spec.object_keys()}
         for store, keys in (
             (target.cube, [entry.key for entry in target.cube.list() if entry.key not in expected]),
-            (target.build, _unwanted(plan, [entry.key for entry in target.build.list("receipts")])),
+            (target.build, unwanted(plan.batch_digests, [entry.key for entry in target.build.list("receipts")])),
         ):
-            for key in keys:
-                with suppress(FileNotFoundError):  # another run of the same plan does the same
-                    store.remove(key)
+            remove_all(store, keys)
         spec, values = next(iter(constant_arrays(plan.recipe)))
         write_array(target.cube, spec, np.asarray(values))  # a part of the cube, so that nothing needs to be taken away
-        _keep_plan(plan, target)
-
-
-def _keep_plan(plan: Plan, target: Target) -> None:
-    target.build.keep(PLAN, json.dumps(plan.document(), indent=1).encode())
+        keep_plan(target, plan.document())

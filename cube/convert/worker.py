@@ -7,20 +7,22 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from blake3 import blake3
+from numpy.typing import NDArray
 
 from cube.convert.plan import READ_AHEAD, Batch, Job
-from cube.errors import CubeError, IncompleteError, RejectedFile, StorageError
-from cube.format.arrays import ArraySpec, chunk_key
+from cube.errors import CorruptError, CubeError, IncompleteError, RejectedFile, StorageError
+from cube.format.arrays import ArraySpec, chunk_key, decode_chunk
 from cube.format.originals import BYTES, kept, pack_headers
 from cube.format.target import FULL, Target, remedy
-from cube.format.tiles import DIGEST_SIZE, ShardWriter
+from cube.format.tiles import DIGEST_SIZE, ShardWriter, TileLayout, read_index
 from cube.records.claims import require_claim
 from cube.records.receipts import Receipt, receipt_bytes, receipt_key
 from cube.source.files import Source
@@ -29,7 +31,8 @@ from cube.source.rasters import Raster, RasterReader
 from cube.source.rejected import Rejected, rejection, require_answer
 from cube.source.stacks import stacked
 from cube.source.statements import Statements
-from cube.store.protocol import Entry
+from cube.store.failures import undamaged
+from cube.store.protocol import Entry, Store
 
 
 def run_batch(job: Job, batch: Batch, source: Source, target: Target, header: ArraySpec, plan: str) -> Receipt | CubeError:
@@ -57,21 +60,24 @@ def write_batch(job: Job, batch: Batch, source: Source, target: Target, header: 
         writers = {}
         for name, layout in job.layouts.items():
             sink = stack.enter_context(target.cube.writing(chunk_key(name, (batch.index, 0, 0, 0))))
-            writers[name] = ShardWriter(layout, sink.write)
+            writers[name] = _writer(layout, target.cube, name, batch, sink.write)
+        known = {name: len(writer.seen) for name, writer in writers.items()}
         for slot, (rasters, rejected) in enumerate(read_patches(job, batch, source)):
             columns.rejected += rejected
             for name, raster in rasters.items():
-                columns.record(slot, name, raster, *writers[name].add(slot, raster.pixels))
+                columns.record(slot, name, raster, *writers[name].add(batch.kept + slot, raster.pixels))
         for writer in writers.values():
             writer.finish()
         if plan:
             require_claim(target, plan)
     for name, writer in writers.items():
         objects[chunk_key(name, (batch.index, 0, 0, 0))] = writer.stored
-    for key, data in pack_headers(header, batch.index, columns.headers):
+    headers = {(batch.kept + slot, place): data for (slot, place), data in columns.headers.items()}
+    for key, data in pack_headers(header, batch.index, headers, _kept_headers(target.cube, header, batch)):
         target.cube.write(key, data)
         objects[key] = len(data)
-    receipt = _summary(batch, columns, writers) | {
+    tiles = {name: [int((w.index[batch.kept :, :, 1] < 2**63).sum()), len(w.seen) - known[name]] for name, w in writers.items()}
+    receipt = _summary(batch, columns, tiles) | {
         "started": started,
         "seconds": time.time() - started,
         "cpu_seconds": time.process_time() - cpu,
@@ -83,7 +89,29 @@ def write_batch(job: Job, batch: Batch, source: Source, target: Target, header: 
     return receipt
 
 
-def _summary(batch: Batch, columns: _Columns, writers: Mapping[str, ShardWriter]) -> Receipt:
+def _writer(layout: TileLayout, cube: Store, name: str, batch: Batch, sink: Callable[[Any], Any]) -> ShardWriter:
+    """Return what writes a shard; one that is cut short is taken over as far as it goes."""
+    writer = ShardWriter(layout, sink)
+    if batch.kept:
+        key = chunk_key(name, (batch.index, 0, 0, 0))
+        try:
+            read = partial(cube.read_range, key)
+            size = cube.entry(key).size
+            tail = partial(read, size - layout.index_bytes, size)
+            writer.resume(undamaged(partial(read_index, layout, size=size), tail(), tail), batch.kept, read)
+        except CorruptError as error:
+            raise CorruptError(f"{cube.url}/{key}: {error}; `cube verify` tells more") from None
+    return writer
+
+
+def _kept_headers(cube: Store, header: ArraySpec, batch: Batch) -> list[NDArray[np.uint8]]:
+    """Return the headers of the patches that the batch has already, chunk by chunk."""
+    keys = [chunk_key(header.path, (batch.index, 0, place)) for place in range(batch.headers)]
+    chunks = [undamaged(partial(decode_chunk, header), cube.read(key), partial(cube.read, key)) for key in keys]
+    return [chunk[: batch.kept] for chunk in chunks]
+
+
+def _summary(batch: Batch, columns: _Columns, tiles: Mapping[str, list[int]]) -> Receipt:
     """Return what a receipt says of a batch beside its objects, its columns and the time it took."""
     return {
         "batch": batch.digest,
@@ -95,7 +123,7 @@ def _summary(batch: Batch, columns: _Columns, writers: Mapping[str, ShardWriter]
         "peak_bytes": peak_memory(),
         "files": sum(size >= 0 for sizes in batch.sizes for size in sizes),
         "bytes_in": int(columns.files["size"].clip(min=0).sum()),
-        "tiles": {name: [int((w.index[..., 1] < 2**63).sum()), len(w.seen)] for name, w in writers.items()},
+        "tiles": dict(tiles),
         "statements": columns.said(),
         "rejected": [[item.path, item.reason, item.detail] for item in columns.rejected],
     }

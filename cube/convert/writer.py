@@ -6,30 +6,34 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cube.convert.growing import end_growth, require_base
+from cube.convert.growth import grown_root
 from cube.convert.labels import Arrays, label_values
 from cube.convert.plan import Plan
 from cube.convert.preparation import claimed
+from cube.convert.said import Said, add_statements
+from cube.convert.statement import root_attributes
 from cube.convert.tolerance import CERTAIN, TOLERANT, Outcome, Tolerance
 from cube.convert.worker import run_batch
 from cube.errors import CorruptError, TargetError
 from cube.format.arrays import ArraySpec, group_document, metadata_bytes, values_digest
 from cube.format.certificate import certificate, pixels_digest, seal
-from cube.format.conventions import convention_attributes
 from cube.format.documents import parse_object
-from cube.format.layout import FORMAT, constant_arrays, definition_arrays, label_arrays, original_arrays
+from cube.format.layout import constant_arrays, definition_arrays, label_arrays, original_arrays
 from cube.format.originals import HEADERS, ORIGINALS, header_spec
-from cube.format.root import consolidated, opening_line
+from cube.format.root import consolidated
 from cube.format.small import write_array
 from cube.format.target import ROOT, Target
-from cube.records.claims import stake_publication
+from cube.records.claims import require_claim, stake_publication
 from cube.records.presence import clear_unfinished
 from cube.records.receipts import Receipt, read_receipt, receipt_key
-from cube.source.statements import Statements, statement_attributes, statement_counts
+from cube.source.statements import Statements, statement_counts
 from cube.store.protocol import Store
 from cube.work.clusters import Task, run
 from cube.work.watch import SILENT, Watcher
@@ -48,6 +52,8 @@ class Written:
     receipts: tuple[Receipt, ...]
     resumed: int
     """Batches found finished."""
+    root: bytes = b""
+    """Root document of a cube that has grown, to be put in the place of the old one once all was verified."""
 
     @property
     def stored_bytes(self) -> int:
@@ -63,7 +69,7 @@ class Written:
     @property
     def peak_bytes(self) -> int:
         """Most memory a worker had."""
-        return max(int(receipt["peak_bytes"]) for receipt in self.receipts)
+        return max((int(receipt["peak_bytes"]) for receipt in self.receipts), default=0)
 
     @property
     def rejected(self) -> list[tuple[str, str, str]]:
@@ -72,7 +78,8 @@ class Written:
 
     def statements(self) -> dict[str, dict[str, int]]:
         """Return, by modality, what files say about their pixels beside them, in words, and how many say it."""
-        counts: dict[str, Counter[Statements]] = {name: Counter() for name in self.receipts[0]["statements"]}
+        names = self.receipts[0]["statements"] if self.receipts else ()
+        counts: dict[str, Counter[Statements]] = {name: Counter() for name in names}
         for receipt in self.receipts:
             add_statements(counts, receipt)
         return statement_counts(counts)
@@ -97,13 +104,16 @@ def write_cube(
     for good. Whatever is written stays and the next run goes on from it.
     """
     with claimed(plan, target):
-        return write_claimed(plan, target, client, watcher, tolerance)
+        written = write_claimed(plan, target, client, watcher, tolerance)
+        if written.root:
+            replace_root(plan, target, written.root)
+        return written
 
 
 def write_claimed(
     plan: Plan, target: Target, client: Client | None, watcher: Watcher = SILENT, tolerance: Tolerance = TOLERANT
 ) -> Written:
-    """Write a cube to a target that is held for its plan. Raises as ``write_cube`` does."""
+    """Write a cube to a target that is held for its plan; of one that grows, all but the root. Raises as it does."""
     clear_unfinished(target)
     done = _finished(plan, target)
     watcher.start("writing", plan.patches)
@@ -112,8 +122,10 @@ def write_claimed(
     for receipt in done.values():
         outcome.add(receipt)
     outcome.require_borne(tolerance)
-    left = [index for index in range(plan.tasks) if index not in done]
-    for receipt in run(client, run_batch, _tasks(plan, target, left)):
+    left = [index for index in plan.indexes if index not in done]
+    # Whole shards first: only then is the one that readers of the old cube may be reading replaced.
+    new, cut_short = [i for i in left if not plan.cut_short(i)], [i for i in left if plan.cut_short(i)]
+    for receipt in chain.from_iterable(run(client, run_batch, _tasks(plan, target, of)) for of in (new, cut_short) if of):
         receipts[receipt["index"]] = receipt
         watcher.count(receipt["stop"] - receipt["start"], receipt["bytes_in"], len(receipt["rejected"]))
         outcome.add(receipt)
@@ -121,10 +133,33 @@ def write_claimed(
         outcome.require_borne(tolerance)
     outcome.require_usable(1)
     outcome.require_borne(tolerance)
-    if left or not target.complete() or _found_damaged(target):
+    root = b""
+    if plan.base is not None:
+        root = _grown(plan, target)
+    elif left or not target.complete() or _found_damaged(target):
         publish_root(plan, target)
+    if left or root:
         clear_unfinished(target)
-    return Written(receipts=tuple(receipts[index] for index in sorted(receipts)), resumed=len(done))
+    return Written(receipts=tuple(receipts[index] for index in sorted(receipts)), resumed=len(done), root=root)
+
+
+def _grown(plan: Plan, target: Target) -> bytes:
+    """Write the labels and the metadata of a cube with its new patches; return the root document that is to come."""
+    require_claim(target, plan.digest)
+    receipts = {index: receipt_key(plan.batch_digest(index)) for index in plan.indexes}
+    return grown_root(plan, require_base(plan, target), _whole_receipts(target, receipts), target)
+
+
+def replace_root(plan: Plan, target: Target, root: bytes) -> None:
+    """Put the root of a cube that has grown in the place of the old one: only now can the new patches be seen.
+
+    Raises ``TargetError`` if another run has changed the cube, or claimed it.
+    """
+    stake_publication(target, plan.digest)
+    before = require_base(plan, target).root
+    if not target.cube.replace(ROOT, root, before):
+        raise TargetError(f"{target.url} was changed by another run while it grew: look at it, and run again")
+    end_growth(target)
 
 
 def _found_damaged(target: Target) -> bool:
@@ -137,9 +172,9 @@ def _found_damaged(target: Target) -> bool:
 
 def forget_batches(plan: Plan, target: Target, indexes: Iterable[int]) -> None:
     """Remove the receipts of some batches, so that the next run writes them again."""
-    for index in indexes:
+    for index in set(indexes) & set(plan.indexes):
         with suppress(FileNotFoundError):  # another run of the same plan may have been faster
-            target.build.remove(receipt_key(plan.batch_digests[index]))
+            target.build.remove(receipt_key(plan.batch_digest(index)))
 
 
 def _finished(plan: Plan, target: Target) -> dict[int, Receipt]:
@@ -149,11 +184,11 @@ def _finished(plan: Plan, target: Target) -> dict[int, Receipt]:
     are not either: the files may have been mended.
     """
     kept = {entry.key for entry in target.build.list("receipts")}
-    keys = {i: receipt_key(digest) for i, digest in enumerate(plan.batch_digests) if receipt_key(digest) in kept}
+    keys = {index: key for index in plan.indexes if (key := receipt_key(plan.batch_digest(index))) in kept}
     if not keys:
         return {}
     there = {entry.key: entry.size for entry in target.cube.list()}
-    done, complete = {}, target.complete()
+    done, complete = {}, (plan.base is None and target.complete())
     for index, receipt in _read_receipts(target.build, keys):
         if receipt is None or any(there.get(key) != size for key, size in receipt["objects"].items()):
             continue
@@ -202,8 +237,8 @@ def publish_root(plan: Plan, target: Target) -> None:
     Raises ``TargetError`` if another plan has taken the target over.
     """
     stake_publication(target, plan.digest)
-    receipts = {index: receipt_key(digest) for index, digest in enumerate(plan.batch_digests)}
-    said = _Said(plan)
+    receipts = {index: receipt_key(plan.batch_digest(index)) for index in plan.indexes}
+    said = Said(plan.job.layouts)
     values = label_values(plan, said.heard(_whole_receipts(target, receipts)))
     digests = {}
     arrays, labels, constants = _final_arrays(plan, values, said)
@@ -226,31 +261,7 @@ def publish_root(plan: Plan, target: Target) -> None:
     target.cube.keep(ROOT, seal({**group_document(attributes), "consolidated_metadata": consolidated(documents)}))
 
 
-class _Said:
-    """What the files of a build say about their pixels, counted as the receipts pass by."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.counts: dict[str, Counter[Statements]] = {name: Counter() for name in plan.job.layouts}
-
-    def heard(self, receipts: Iterable[Receipt]) -> Iterator[Receipt]:
-        for receipt in receipts:
-            add_statements(self.counts, receipt)
-            yield receipt
-
-    def attributes(self, name: str) -> dict[str, Any]:
-        """Return what all files of a modality say."""
-        counts = self.counts.get(name, Counter())
-        return statement_attributes(next(iter(counts))) if len(counts) == 1 else {}
-
-
-def add_statements(counts: dict[str, Counter[Statements]], receipt: Receipt) -> None:
-    """Add what the files of a batch say about their pixels."""
-    for name, items in receipt["statements"].items():
-        for said, count in items:
-            counts[name][tuple((word, tuple(value) if isinstance(value, list) else value) for word, value in said)] += count
-
-
-def _final_arrays(plan: Plan, values: Arrays, said: _Said) -> tuple[list[ArraySpec], list[ArraySpec], list[Constant]]:
+def _final_arrays(plan: Plan, values: Arrays, said: Said) -> tuple[list[ArraySpec], list[ArraySpec], list[Constant]]:
     """Return all arrays of a cube, its labels and its constants, with what only the files told."""
     labels, constants = label_arrays(plan.recipe, plan.patches), constant_arrays(plan.recipe)
     more: list[ArraySpec] = []
@@ -262,34 +273,3 @@ def _final_arrays(plan: Plan, values: Arrays, said: _Said) -> tuple[list[ArraySp
     longest = int(values[f"{ORIGINALS}/header_size"].max(initial=0))
     arrays = [replace(spec, attributes={**spec.attributes, **said.attributes(spec.path)}) for spec in plan.arrays]
     return [header_spec(spec, longest) if spec.path == HEADERS else spec for spec in (*arrays, *more)], labels, constants
-
-
-def root_attributes(plan: Plan, coordinates: list[str], certified: dict[str, Any]) -> dict[str, Any]:
-    """Return the attributes of the root group."""
-    recipe = plan.recipe
-    layout = recipe.layout
-    stacks = [name for name, modality in recipe.modalities.items() if modality.one_file_per_band]
-    return {
-        "title": recipe.title,
-        "Conventions": "CF-1.11",
-        **convention_attributes(recipe),
-        "coordinates": " ".join(coordinates),
-        "open_with": opening_line(plan.inventory.season),
-        "notice": "Equal tiles share their bytes: copy the objects of this store as they are, never rewrite them.",
-        "cube": {
-            "format": FORMAT,
-            "recipe": recipe.name,
-            "plan": plan.digest,
-            "modalities": {name: [band.name for band in m.bands] for name, m in recipe.modalities.items()},
-            "seasons": {
-                name: {"start": season.start.isoformat(), "end": season.end.isoformat()}
-                for name, season in recipe.seasons.items()
-            },
-            "size": recipe.patch.size,
-            "tile": layout.tile,
-            **({"one_file_per_band": stacks} if stacks else {}),
-            "saturated": {name: m.saturated for name, m in recipe.modalities.items() if m.saturated is not None},
-            "software": dict(plan.software),
-            "certificate": certified,
-        },
-    }

@@ -19,7 +19,7 @@ _ROOT = re.compile(rb'"root": "([0-9a-f]{64})"')
 def pixels_digest(patches: NDArray[Any], digests: NDArray[np.uint8]) -> str:
     """Roll the digests (patch, modality, byte) up into one, sorted by id: the order of the patches does not matter."""
     hasher = blake3(b"cube pixels 1")
-    for row in np.argsort(patches):
+    for row in np.argsort(patches, kind="stable"):
         hasher.update(str(patches[row]).encode() + b"\0" + digests[row].tobytes())
     return hasher.hexdigest()
 

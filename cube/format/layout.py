@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,9 @@ CLASS_NAMES = "class_names"
 """Attribute of a label of several classes: the names of its bits."""
 DAYS = "days since 2000-01-01"
 """Units of labels that are dates."""
-FORMAT = "1.3"
+_ROOM = 4096
+"""Characters by which the room for the definition of a CRS is measured."""
+FORMAT = "1.4"
 """Version of the format on disk."""
 
 
@@ -206,7 +209,11 @@ def definition_arrays(
 ) -> tuple[ArraySpec, tuple[ArraySpec, NDArray[Any]]]:
     """Return, for patches whose CRS has no EPSG code, the label that points at its definition, and the definitions."""
     text = "row of crs_wkt that defines the patch's CRS; -1 where epsg does or it is unknown"
-    table = _constant("crs_wkt", ("crs_definition",), list(definitions), "definition of a CRS without an EPSG code, WKT2")
+    spec, values = _constant(
+        "crs_wkt", ("crs_definition",), list(definitions), "definition of a CRS without an EPSG code, WKT2"
+    )
+    room = -(-max(map(len, definitions)) // _ROOM) * _ROOM  # one chunk each, of one length, so that others can follow
+    table = replace(spec, chunks=(1,), dtype=f"<U{room}"), values.astype(f"<U{room}")
     return _label(recipe, patches, "crs_index", "<i4", text, fill=-1), table
 
 

@@ -6,11 +6,12 @@ always stored, a further one only where a header reaches into it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from blake3 import blake3
+from numpy.typing import NDArray
 
 from cube.format.arrays import ArraySpec, chunk_key, encode_chunk
 
@@ -40,11 +41,18 @@ def header_spec(spec: ArraySpec, longest: int) -> ArraySpec:
     return replace(spec, shape=(*spec.shape[:-1], max(1, -(-longest // chunk)) * chunk))
 
 
-def pack_headers(spec: ArraySpec, index: int, headers: Mapping[tuple[int, int], bytes]) -> Iterator[tuple[str, bytes]]:
-    """Yield key and bytes of every chunk of a batch's headers, by (patch, modality)."""
+def pack_headers(
+    spec: ArraySpec, index: int, headers: Mapping[tuple[int, int], bytes], before: Sequence[NDArray[np.uint8]] = ()
+) -> Iterator[tuple[str, bytes]]:
+    """Yield key and bytes of every chunk of a batch's headers, by (patch, modality).
+
+    ``before`` are the first chunks as they stand, with the headers (patch, modality, byte) of earlier patches.
+    """
     length = spec.chunks[-1]
-    for place in range(_chunks(spec, map(len, headers.values()))):
+    for place in range(max(len(before), _chunks(spec, map(len, headers.values())))):
         chunk = np.zeros(spec.chunks, np.uint8)
+        if place < len(before):
+            chunk[: len(before[place])] = before[place]
         for slot, header in headers.items():
             part = header[place * length : (place + 1) * length]
             chunk[slot][: len(part)] = np.frombuffer(part, np.uint8)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from cube.errors import CorruptError, RequestError
@@ -82,5 +83,6 @@ def opening_line(seasons: NDArray[Any]) -> str:
     A slice is read many times faster than the list of positions that ``sel`` makes; an index keeps its label in memory, where
     ``groupby`` needs it; without its encoding what is chunked anew can be written.
     """
-    first = int((seasons == seasons[0]).sum())
+    others = np.flatnonzero(seasons != seasons[0])
+    first = int(others[0]) if len(others) else len(seasons)
     return f'xr.open_zarr(URL, chunks=None).isel(patch=slice(0, {first})).set_xindex("season").drop_encoding().chunk(patch=128)'

@@ -22,6 +22,8 @@ T = TypeVar("T", bound=Hashable)
 
 _OVERHEAD = 64
 """Bytes that a tile which does not compress may take beyond its own: the header of Blosc and the checksum."""
+_PIECE = 16 * 2**20
+"""Bytes of an earlier shard that are read at once."""
 DIGEST_SIZE = 32
 ABSENT = np.uint64(2**64 - 1)
 """Offset and length of a tile that is not stored."""
@@ -133,20 +135,33 @@ class ShardWriter:
         self._tiles = np.empty((layout.across**2, layout.tile, layout.tile, layout.bands), dtype)
         self._planes = np.empty((layout.bands, layout.tile, layout.tile), dtype)
 
-    def resume(self, shard: bytes, slots: int) -> None:
-        """Take over the first ``slots`` slots of an earlier state of this shard, byte for byte, before any patch is added.
+    def resume(self, index: NDArray[np.uint64], slots: int, read: Callable[[int, int], bytes]) -> None:
+        """Take over the first slots of an earlier state of this shard, byte for byte, before any patch is added.
 
-        What the shard holds beyond them is left out. Raises ``CorruptError`` if it is damaged.
+        ``index`` is that of the shard, ``read(start, stop)`` gives its bytes. What it holds beyond those slots is left out.
+        Raises ``CorruptError`` if it is damaged, or its tiles do not lie one after the other as this class writes them.
         """
-        layout = self.layout
-        index = read_index(layout, shard[-layout.index_bytes :], len(shard))[:slots]
-        used = np.unique(index[index[..., 0] != ABSENT], axis=0).tolist()
-        for offset, length in used:
-            decode_tile(layout, self._compressor, shard[offset : offset + length], self._planes)
-            digest = tile_digest(self._keys[0], np.ascontiguousarray(self._planes.transpose(1, 2, 0)))
-            self.seen[digest] = offset, length, count_pixels(self._planes, layout.saturated)
-        self.index[:slots] = index
-        self._put(shard[: max((offset + length for offset, length in used), default=0)])
+        self.index[:slots] = index[:slots]
+        used = np.unique(index[:slots][index[:slots, :, 0] != ABSENT], axis=0).tolist()
+        while used:
+            count = 1
+            while count < len(used) and sum(used[count]) - used[0][0] <= _PIECE:
+                count += 1
+            start, stop = self.stored, sum(used[count - 1])
+            data = read(start, stop)
+            for offset, length in used[:count]:
+                if offset != self.stored:
+                    raise CorruptError("its tiles leave gaps or overlap: somebody else has written it anew")
+                tile = data[offset - start : offset - start + length]
+                decode_tile(self.layout, self._compressor, tile, self._planes)
+                digest = tile_digest(self._keys[0], np.ascontiguousarray(self._planes.transpose(1, 2, 0)))
+                if self.seen.setdefault(digest, (offset, length, self._count()))[0] != offset:
+                    raise CorruptError("equal tiles stand in it more than once: somebody else has written it anew")
+                self._put(tile)
+            used = used[count:]
+
+    def _count(self) -> Counts:
+        return count_pixels(self._planes, self.layout.saturated)
 
     def add(self, slot: int, pixels: NDArray[Any]) -> tuple[bytes, Counts]:
         """Store a patch (y, x, band) in a slot and return its digest and quality counts."""
@@ -182,7 +197,7 @@ class ShardWriter:
         decode_tile(self.layout, self._compressor, data, self._planes)
         digest = tile_digest(self._keys[0], np.ascontiguousarray(self._planes.transpose(1, 2, 0)))
         if digest not in self.seen:
-            self.seen[digest] = self.stored, len(data), count_pixels(self._planes, self.layout.saturated)
+            self.seen[digest] = self.stored, len(data), self._count()
             self._put(data)
         self._adopted[name] = digest
         return digest
@@ -193,7 +208,7 @@ class ShardWriter:
         place = self.stored
         self._put(encoded)
         self._put(google_crc32c.value(encoded).to_bytes(4, "little"))
-        self.seen[digest] = place, self.stored - place, count_pixels(self._planes, self.layout.saturated)
+        self.seen[digest] = place, self.stored - place, self._count()
         return self.seen[digest]
 
     def _put(self, data: bytes) -> None:

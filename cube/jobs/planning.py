@@ -11,7 +11,8 @@ import numcodecs
 import numpy as np
 
 from cube.catalog.collection import read_template
-from cube.convert.plan import Plan, make_plan
+from cube.convert.deciding import make_plan
+from cube.convert.plan import Plan
 from cube.errors import RequestError, TargetError
 from cube.format.layout import meant
 from cube.format.target import Target

@@ -8,7 +8,8 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from cube.errors import CorruptError
 
@@ -27,6 +28,8 @@ _PASSING = ("BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody", "Request
 """Codes of answers to a request that was damaged, or cut off, on its way."""
 _FINAL_CLIENT_ERRORS = ("NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError", "UnauthorizedSSOTokenError")
 _MD5 = re.compile(r'"?([0-9a-f]{32})"?')
+Rest = ParamSpec("Rest")
+Result = TypeVar("Result")
 _UNREACHABLE = ("EndpointConnectionError", "ClientConnectorError", "ClientConnectorDNSError")
 """No such name, or nobody listens there."""
 _CREDENTIALS = "check the credentials (they may have expired) and what they allow here"
@@ -161,3 +164,29 @@ def _code(error: Exception) -> str:
         if isinstance(response, Mapping):
             return str(response.get("Error", {}).get("Code", ""))
     return type(error).__name__
+
+
+def _attempt(call: Callable[[], Result]) -> Result | Exception:
+    """Return what a call returns, or how it failed."""
+    try:
+        return call()
+    except OSError as error:
+        return error
+    except client_errors() as error:
+        return error
+
+
+def insisting(method: Callable[Concatenate[Any, str, Rest], Result]) -> Callable[..., Result]:
+    """Have a store's method on one key make its request again where that may help, and raise an error that says what to do."""
+
+    @wraps(method)
+    def asking(store: Any, key: str, *rest: Rest.args, **named: Rest.kwargs) -> Result:
+        def ask(_: Sequence[str]) -> list[Result | Exception]:
+            return [_attempt(lambda: method(store, key, *rest, **named))]
+
+        (answer,) = insist(ask, [key], store.server)
+        if isinstance(answer, Exception):
+            raise explained(f"{store.url}/{key}".rstrip("/"), answer)
+        return answer
+
+    return asking

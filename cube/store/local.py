@@ -137,6 +137,12 @@ class LocalStore:
                 flush(file)
         flush_names([self._path(key)] if self.flushed else [])
 
+    def replace(self, key: str, data: bytes, before: bytes) -> bool:
+        if self.read(key) != before:
+            return False
+        self.keep(key, data)
+        return True
+
     @contextmanager
     def _aside(self, path: str) -> Iterator[tuple[str, str]]:
         """Give a path and that of a file beside it, on the same file system, which is gone when the block ends."""

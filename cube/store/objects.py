@@ -4,47 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import wraps
-from typing import IO, Any, Concatenate, ParamSpec, TypeVar
+from typing import IO, Any
 
-from cube.store.failures import DamagedAnswer, client_errors, explained, insist, unlike_listed, with_defaults
+from cube.store.failures import DamagedAnswer, explained, insist, insisting, unlike_listed, with_defaults
 from cube.store.protocol import Entry, Range
 
 SPOOL_LIMIT = 32 * 2**20
 """Bytes of one object held in memory before they are spooled to a temporary file."""
 _MEDIA_TYPES = {".html": "text/html; charset=utf-8", ".json": "application/json", ".png": "image/png"}
-
-Rest = ParamSpec("Rest")
-Result = TypeVar("Result")
-
-
-def _attempt(call: Callable[[], Result]) -> Result | Exception:
-    """Return what a call returns, or how it failed."""
-    try:
-        return call()
-    except OSError as error:
-        return error
-    except client_errors() as error:
-        return error
-
-
-def _insisting(method: Callable[Concatenate[ObjectStore, str, Rest], Result]) -> Callable[..., Result]:
-    """Have a method on one key make its request again where that may help, and raise an error that says what to do."""
-
-    @wraps(method)
-    def insisting(store: ObjectStore, key: str, *rest: Rest.args, **named: Rest.kwargs) -> Result:
-        def ask(_: Sequence[str]) -> list[Result | Exception]:
-            return [_attempt(lambda: method(store, key, *rest, **named))]
-
-        (answer,) = insist(ask, [key], store.server)
-        if isinstance(answer, Exception):
-            raise explained(f"{store.url}/{key}".rstrip("/"), answer)
-        return answer
-
-    return insisting
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +46,7 @@ class ObjectStore:
         fs, root = fsspec.core.url_to_fs(self.prefix, use_listings_cache=False, **options)
         return fs, root.rstrip("/")
 
-    @_insisting
+    @insisting
     def read(self, key: str) -> bytes:
         fs, root = self._open()
         return bytes(fs.cat_file(f"{root}/{key}"))
@@ -163,12 +133,12 @@ class ObjectStore:
         answer = fs.call_s3("head_object", Bucket=bucket, Key=path)
         return "aws:kms" not in str(answer.get("ServerSideEncryption")) and "SSECustomerAlgorithm" not in answer
 
-    @_insisting
+    @insisting
     def write(self, key: str, data: bytes) -> None:
         fs, root = self._open()
         fs.pipe_file(f"{root}/{key}", data, **_media_type(fs, key))
 
-    @_insisting
+    @insisting
     def write_new(self, key: str, data: bytes) -> bytes:
         fs, root = self._open()
         try:
@@ -193,18 +163,32 @@ class ObjectStore:
     def keep(self, key: str, data: bytes) -> None:
         self.write(key, data)
 
-    @_insisting
+    @insisting
+    def replace(self, key: str, data: bytes, before: bytes) -> bool:
+        fs, root = self._open()
+        conditions = {"IfMatch": str(fs.info(f"{root}/{key}", refresh=True)["ETag"])} if hasattr(fs, "call_s3") else {}
+        if (there := self.read(key)) != before:
+            return there == data  # our own, of a try whose answer was lost
+        try:
+            fs.pipe_file(f"{root}/{key}", data, **_media_type(fs, key), **conditions)
+        except OSError:
+            if self.read(key) in (before, data):
+                raise  # not refused for what stands there; what is ours is found when it is tried again
+            return False
+        return True
+
+    @insisting
     def _upload(self, key: str, spool: IO[bytes], size: int) -> None:
         fs, root = self._open()
         spool.seek(0)
         _upload(fs, f"{root}/{key}", spool, size)
 
-    @_insisting
+    @insisting
     def remove(self, key: str) -> None:
         fs, root = self._open()
         fs.rm_file(f"{root}/{key}")
 
-    @_insisting
+    @insisting
     def exists(self, key: str) -> bool:
         fs, root = self._open()
         return bool(fs.exists(f"{root}/{key}"))
@@ -215,7 +199,7 @@ class ObjectStore:
         except OSError:
             return False
 
-    @_insisting
+    @insisting
     def _below(self, key: str) -> Sequence[Mapping[str, Any]]:
         fs, root = self._open()
         return list(fs.ls(f"{root}/{key}".rstrip("/"), detail=True))
@@ -228,7 +212,7 @@ class ObjectStore:
             if path.startswith(f"{below}/") and info["type"] == "file":
                 yield _entry(path[len(root) + 1 :], info)
 
-    @_insisting
+    @insisting
     def entry(self, key: str) -> Entry:
         fs, root = self._open()
         return _entry(key, fs.info(f"{root}/{key}"))
@@ -243,7 +227,7 @@ class ObjectStore:
     def give_up_uploads(self, *, remove: bool) -> int:
         return int(self._given_up("", remove=remove))
 
-    @_insisting
+    @insisting
     def _given_up(self, _: str, *, remove: bool) -> int:
         fs, root = self._open()
         if not hasattr(fs, "call_s3"):
@@ -260,7 +244,7 @@ class ObjectStore:
                     fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
         return count
 
-    @_insisting
+    @insisting
     def _found(self, prefix: str) -> dict[str, Any]:
         fs, root = self._open()
         return dict(fs.find(f"{root}/{prefix}".rstrip("/"), detail=True))

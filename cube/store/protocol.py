@@ -118,6 +118,12 @@ class Store(Readable, Protocol):
     def keep(self, key: str, data: bytes) -> None:
         """Write a whole object that vouches for others, and return only when it would outlast a loss of power."""
 
+    def replace(self, key: str, data: bytes, before: bytes) -> bool:
+        """Write a whole object, as ``keep`` does, in place of ``before`` and of nothing else; tell whether that stood there.
+
+        An object store that knows conditions compares and writes in one step; any other has a moment between the two.
+        """
+
     def remove(self, key: str) -> None:
         """Remove an object."""
 

@@ -34,6 +34,8 @@ class GroundSlice:
     """(patch, modality, place): whether this tile of this patch is the one that counts."""
     side: int
     """Pixels along a side of a patch, of which those above are."""
+    counted: int = 0
+    """The first patches of these, that an earlier survey has counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +52,17 @@ class Ground:
     """(scene, 2): height and width of its picture in pixels."""
     patches: GroundSlice
 
-    def take(self, rows: slice) -> GroundSlice:
-        """Return what is known of some patches."""
+    def take(self, rows: slice, counted: int = 0) -> GroundSlice:
+        """Return what is known of some patches, of which an earlier survey has counted the first."""
         all_of = self.patches
         return GroundSlice(
-            all_of.scene[rows], all_of.grounded[rows], all_of.top[rows], all_of.left[rows], all_of.owned[rows], all_of.side
+            all_of.scene[rows],
+            all_of.grounded[rows],
+            all_of.top[rows],
+            all_of.left[rows],
+            all_of.owned[rows],
+            all_of.side,
+            counted,
         )
 
 

@@ -1,10 +1,11 @@
-"""Small pictures of whole scenes: pieces put together, and written as PNG. Pure."""
+"""Small pictures of whole scenes: pieces put together, written as PNG and read back. Pure."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from struct import pack
+from math import prod
+from struct import pack, unpack
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,34 @@ def png(pixels: Pixels, palette: Sequence[str] = ()) -> bytes:
         chunks.append((b"tRNS", bytes(2 * channels)))
     chunks += [(b"IDAT", zlib.compress(_filtered(pixels, _COPIED if palette else _UP), 6)), (b"IEND", b"")]
     return _SIGNATURE + b"".join(_chunk(name, data) for name, data in chunks)
+
+
+def pixels_of(data: bytes) -> Pixels | None:
+    """Return the pixels (y, x, channel) of a PNG that ``png`` has written; None for any other, and a damaged one."""
+    chunks: dict[bytes, bytes] = {}
+    at, end = len(_SIGNATURE), len(data)
+    while at + 12 <= end:
+        size = int.from_bytes(data[at : at + 4], "big")
+        name, body, crc = data[at + 4 : at + 8], data[at + 8 : at + 8 + size], data[at + 8 + size : at + 12 + size]
+        if zlib.crc32(name + body).to_bytes(4, "big") != crc:
+            return None
+        chunks[name] = body
+        at += 12 + size
+    head = chunks.get(b"IHDR", b"")
+    if not data.startswith(_SIGNATURE) or len(head) != 13 or b"IDAT" not in chunks or b"IEND" not in chunks:
+        return None
+    width, height, depth, kind = unpack(">IIBB", head[:10])
+    shape = height, width, 3 if kind == _COLOR else 1
+    try:
+        lines = np.frombuffer(zlib.decompressobj().decompress(chunks[b"IDAT"], height * (prod(shape[1:]) + 1) + 1), np.uint8)
+        lines = lines.reshape(height, prod(shape[1:]) + 1)
+    except (zlib.error, ValueError):
+        return None
+    wanted = _COPIED if kind == _PALETTE else _UP
+    if depth != 8 or (lines[:, 0] != wanted).any():
+        return None
+    rows = lines[:, 1:].cumsum(axis=0, dtype=np.uint8) if wanted == _UP else lines[:, 1:]
+    return rows.reshape(shape).copy()
 
 
 def _filtered(pixels: Pixels, kind: int) -> bytes:

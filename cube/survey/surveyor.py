@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from fractions import Fraction
-from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -19,10 +16,13 @@ from numpy.typing import NDArray
 from cube.format.tiles import TileLayout
 from cube.recipes.recipe import Recipe
 from cube.recipes.sections import Modality
+from cube.survey.carrying import carry_over, goes_on
+from cube.survey.counted import Counted
+from cube.survey.folds import Fold
 from cube.survey.ground import Ground, GroundSlice, find_ground
 from cube.survey.overviews import paste, png
-from cube.survey.summary import BandStatistics, PatchClasses, Summary, Survey
-from cube.survey.tally import BINS, Tally, TallyJob, reduction
+from cube.survey.summary import PatchClasses, Summary, Survey
+from cube.survey.tally import Tally, TallyJob, reduction
 
 UNLISTED = "not in the legend"
 """Name under which pixels of no class of their legend are counted."""
@@ -56,8 +56,11 @@ def _job(recipe: Recipe, modality: Modality) -> TallyJob:
 class Surveyor:
     """Takes the survey of one cube: told the labels once, then what each batch says, in any order."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, counted: Counted | None = None) -> None:
+        """Take a survey from where an earlier one of the same cube's first patches has ended, if that can be gone on with."""
         self._recipe = recipe
+        self._counted = counted
+        self._before: Ground | None = None
         self.jobs = tally_jobs(recipe)
         self._ground: Ground | None = None
         self._layouts: Mapping[str, TileLayout] = {}
@@ -67,19 +70,30 @@ class Surveyor:
         self._pictures: dict[tuple[int, str], NDArray[np.uint8]] = {}
         self._overviews: dict[tuple[int, str], bytes] = {}
 
+    @property
+    def patches(self) -> int:
+        """Patches, the first of the cube, that an earlier survey has counted; known once the labels are."""
+        return self._counted.patches if self._counted is not None else 0
+
     def prepare(self, labels: Mapping[str, Array], layouts: Mapping[str, TileLayout]) -> None:
-        """Find the ground of all scenes."""
+        """Find the ground of all scenes, and whether the earlier survey still stands."""
         layout = max(layouts.values(), key=lambda layout: layout.size)
         self._ground = find_ground(labels, size=layout.size, tile=layout.tile)
         self._layouts, self._present = layouts, labels["present"]
         scene = self._ground.patches.scene
+        if self._counted is not None:
+            first = {name: values[: self.patches] for name, values in labels.items() if len(values) == len(scene)}
+            self._before = find_ground(first | _definitions(labels), size=layout.size, tile=layout.tile)
+            if not goes_on(self._counted, self._before, self._ground, self._layouts):
+                self._counted = self._before = None
         batches = np.arange(len(scene)) // layout.slots
-        self._left = Counter(np.unique(np.stack([scene, batches]), axis=1)[0].tolist())
+        looked_at = batches >= self.patches // layout.slots
+        self._left = Counter(np.unique(np.stack([scene, batches])[:, looked_at], axis=1)[0].tolist())
 
     def slice(self, rows: slice) -> GroundSlice:
         """Return what the batch of these patches must know."""
         assert self._ground is not None
-        return self._ground.take(rows)
+        return self._ground.take(rows, max(0, self.patches - rows.start))
 
     def add(self, index: int, tallies: Mapping[str, Tally]) -> None:
         """Take what one batch says; pictures of scenes that are whole now are finished."""
@@ -97,7 +111,7 @@ class Surveyor:
         assert not +self._left
         ground, numbers = self._ground, range(len(self._ground.scenes))
         folded = {name: self._fold(name) for name in self.jobs}
-        pictures = {number: {name: self._overviews[number, name] for name in self.jobs} for number in numbers}
+        pictures = {number: self._pictures_of(number) for number in numbers}
         return Survey(
             whole=self._summary(folded, None),
             scenes={ground.scenes[number]: self._summary(folded, number) for number in numbers},
@@ -108,6 +122,21 @@ class Surveyor:
             overviews={ground.scenes[number]: of for number, of in pictures.items()},
             reduction={name: reduction(layout.tile) for name, layout in self._layouts.items()},
         )
+
+    def counted(self) -> Counted:
+        """Return what must be kept for a survey that goes on from here."""
+        assert self._ground is not None
+        folds = {name: self._fold(name).values() for name in self.jobs}
+        scenes, grounded, drawn = self._ground.scenes, self._ground.grounded, self._ground.drawn
+        return Counted(patches=len(self._present), scenes=scenes, grounded=grounded, drawn=drawn, folds=folds)
+
+    def _pictures_of(self, number: int) -> Mapping[str, bytes]:
+        """Return the pictures of a scene; where nothing was added, they are those of the earlier survey."""
+        if (number, next(iter(self.jobs))) in self._overviews:
+            return {name: self._overviews[number, name] for name in self.jobs}
+        assert self._ground is not None
+        assert self._counted is not None
+        return self._counted.pictures[self._ground.scenes[number]]
 
     def _paste(self, name: str, tally: Tally) -> None:
         for scene in np.unique(tally.uses[:, 1]).tolist():
@@ -122,6 +151,9 @@ class Surveyor:
             height, width = -(-pixels // reduction(layout.tile))
             shape = max(1, height), max(1, width), len(self.jobs[name].drawn)
             self._pictures[scene, name] = np.zeros(shape, np.uint8)
+            if self._counted is not None and self._before is not None and scene < len(self._counted.scenes):
+                before = self._counted.pictures[self._counted.scenes[scene]][name]
+                carry_over(before, self._pictures[scene, name], scene, (self._before, self._ground), layout)
         return self._pictures[scene, name]
 
     def _finish(self, scene: int) -> None:
@@ -135,14 +167,15 @@ class Surveyor:
             return []
         return [item.color for item in self._recipe.legends[modality.bands[job.drawn[0]].legend or ""]]
 
-    def _fold(self, name: str) -> _Fold:
+    def _fold(self, name: str) -> Fold:
         assert self._ground is not None
-        fold = _Fold.empty(self.jobs[name], self._layouts[name], len(self._ground.scenes))
+        before = self._counted.folds[name] if self._counted is not None else {}
+        fold = Fold.of(self.jobs[name], self._layouts[name], len(self._ground.scenes), before)
         for index in sorted(self._tallies):
             fold.add(self._tallies[index][name])
         return fold
 
-    def _summary(self, folded: Mapping[str, _Fold], scene: int | None) -> Summary:
+    def _summary(self, folded: Mapping[str, Fold], scene: int | None) -> Summary:
         bands = {name: fold.statistics(scene) for name, fold in folded.items()}
         classes = {}
         for legend, name, band in self._legends():
@@ -163,7 +196,7 @@ class Surveyor:
         }
         return [found[legend] for legend in self._recipe.legends if legend in found]
 
-    def _patch_classes(self, folded: Mapping[str, _Fold]) -> dict[str, PatchClasses]:
+    def _patch_classes(self, folded: Mapping[str, Fold]) -> dict[str, PatchClasses]:
         classes = {}
         for legend, name, band in self._legends():
             counts = np.concatenate(folded[name].patches[band])[:, :-1]
@@ -173,80 +206,5 @@ class Surveyor:
         return classes
 
 
-@dataclass(kw_only=True)
-class _Fold:
-    """The tallies of one modality, scene by scene."""
-
-    used: int
-    stored: int
-    whole_numbers: bool
-    count: Array
-    nan: Array
-    minimum: Array
-    maximum: Array
-    total: Array
-    squares: Array
-    histogram: Array
-    classes: dict[int, Array]
-    patches: dict[int, list[Array]]
-
-    @classmethod
-    def empty(cls, job: TallyJob, layout: TileLayout, scenes: int) -> _Fold:
-        shape = scenes, layout.bands
-        dtype = np.dtype(layout.dtype)
-        exact = np.int64 if dtype.kind in "iu" and dtype.itemsize <= 2 else np.float64
-        return cls(
-            used=0,
-            stored=0,
-            whole_numbers=dtype.kind in "iu",
-            count=np.zeros(shape, np.int64),
-            nan=np.zeros(shape, np.int64),
-            minimum=np.full(shape, np.inf),
-            maximum=np.full(shape, -np.inf),
-            total=np.zeros(shape, exact),
-            squares=np.zeros(shape, exact),
-            histogram=np.zeros((*shape, BINS), np.int64),
-            classes={band: np.zeros((scenes, len(codes) + 1), np.int64) for band, codes in job.codes.items()},
-            patches={band: [] for band in job.codes},
-        )
-
-    def add(self, tally: Tally) -> None:
-        self.used, self.stored = self.used + tally.used, self.stored + tally.stored
-        at = tally.scenes
-        for name in ("count", "nan", "total", "squares", "histogram"):
-            getattr(self, name)[at] += getattr(tally, name)
-        self.minimum[at] = np.minimum(self.minimum[at], tally.minimum)
-        self.maximum[at] = np.maximum(self.maximum[at], tally.maximum)
-        for band, counts in tally.classes.items():
-            self.classes[band][at] += counts
-            self.patches[band].append(tally.patch_classes[band])
-
-    def statistics(self, scene: int | None) -> tuple[BandStatistics, ...]:
-        """Return the statistics of one scene, or of all together."""
-        rows = slice(None) if scene is None else slice(scene, scene + 1)
-        return tuple(self._band(rows, band) for band in range(self.count.shape[1]))
-
-    def _band(self, rows: slice, band: int) -> BandStatistics:
-        count, nan = int(self.count[rows, band].sum()), int(self.nan[rows, band].sum())
-        histogram = tuple(self.histogram[rows, band].sum(axis=0).tolist())
-        if not count:
-            nothing = dict.fromkeys(("minimum", "maximum", "mean", "stddev"))
-            return BandStatistics(count=0, nan=nan, histogram=histogram, **nothing)
-        total = Fraction(sum(map(Fraction, self.total[rows, band].tolist())))
-        squares = Fraction(sum(map(Fraction, self.squares[rows, band].tolist())))
-        mean = total / count
-        number = int if self.whole_numbers else float
-        return BandStatistics(
-            count=count,
-            nan=nan,
-            minimum=number(self.minimum[rows, band].min()),
-            maximum=number(self.maximum[rows, band].max()),
-            mean=_rounded(float(mean)),
-            stddev=_rounded(sqrt(max(Fraction(0), squares / count - mean**2))),
-            histogram=histogram,
-        )
-
-
-def _rounded(value: float) -> float:
-    """Return nine significant digits: the last bits of a sum of floats differ from machine to machine."""
-    return float(f"{value:.9g}")
+def _definitions(labels: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: labels[name] for name in ("crs_wkt",) if name in labels}

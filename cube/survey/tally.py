@@ -87,19 +87,18 @@ class ShardTally:
         self._tile[self._stored] = inverse
         self._owned = ground.owned[:, kind] & self._stored
         self._scenes, local = np.unique(ground.scene, return_inverse=True)
-        self._weights = self._weigh(local)
+        self._weights = self._weigh(local, slice(None)) - self._weigh(local, slice(ground.counted))
         measures = _ByteMeasures if layout.dtype == "<u1" else _Measures
         self._measures: _Measures | _ByteMeasures = measures(job, layout, len(self._offsets))
         self._at = {int(offset): place for place, offset in enumerate(self._offsets)}
 
-    def _weigh(self, local: Array) -> Array:
-        """Return (scene, tile): how many pieces of ground of a scene a tile shows."""
+    def _weigh(self, local: Array, rows: slice) -> Array:
+        """Return (scene, tile): how many pieces of ground of a scene a tile shows in some patches."""
         weights = np.zeros((len(self._scenes), len(self._offsets)), np.int64)
-        scene = np.broadcast_to(local[:, None], self._tile.shape)
-        by_ground = self._owned & self._ground.grounded[:, None]
-        np.add.at(weights, (scene[by_ground], self._tile[by_ground]), 1)
-        by_content = self._owned & ~self._ground.grounded[:, None]
-        weights[scene[by_content], self._tile[by_content]] = 1
+        tile, owned, grounded = self._tile[rows], self._owned[rows], self._ground.grounded[rows, None]
+        scene = np.broadcast_to(local[rows, None], tile.shape)
+        np.add.at(weights, (scene[owned & grounded], tile[owned & grounded]), 1)
+        weights[scene[owned & ~grounded], tile[owned & ~grounded]] = 1
         return weights
 
     def tile(self, offset: int, planes: Array) -> None:
@@ -114,11 +113,11 @@ class ShardTally:
         def summed(values: Array) -> Array:
             return np.asarray(np.tensordot(weights, values, axes=1))
 
-        shows = (weights > 0)[..., None]
+        shows, before = (weights > 0)[..., None], self._stored[: self._ground.counted]
         return Tally(
             scenes=self._scenes,
-            used=int(self._stored.sum()),
-            stored=len(self._offsets),
+            used=int(self._stored[self._ground.counted :].sum()),
+            stored=len(self._offsets) - len(np.unique(self._tile[: self._ground.counted][before])),
             count=summed(found.count),
             nan=summed(self._layout.tile**2 - found.count),
             minimum=np.where(shows, found.minimum, np.inf).min(axis=1, initial=np.inf),
@@ -133,12 +132,14 @@ class ShardTally:
         )
 
     def _by_patch(self, values: Array) -> Array:
-        taken = np.where(self._stored[..., None], values[self._tile], 0) if len(values) else 0
-        return np.asarray(np.broadcast_to(taken, (*self._tile.shape, values.shape[1])).sum(axis=1, dtype=np.int32))
+        tile, stored = (part[self._ground.counted :] for part in (self._tile, self._stored))
+        taken = np.where(stored[..., None], values[tile], 0) if len(values) else 0
+        return np.asarray(np.broadcast_to(taken, (*tile.shape, values.shape[1])).sum(axis=1, dtype=np.int32))
 
     def _uses(self) -> Array:
         tile, across = self._layout.tile, self._layout.across
-        slot, place = np.nonzero(self._owned)
+        slot, place = np.nonzero(self._owned[self._ground.counted :])
+        slot = slot + self._ground.counted
         ground, factor, side = self._ground, reduction(tile), self._layout.size
         row = (ground.top[slot] * side // ground.side + place // across * tile) // factor
         column = (ground.left[slot] * side // ground.side + place % across * tile) // factor

@@ -72,12 +72,12 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def batch_tasks(
-    examination: Examination, values: Arrays, sizes: Mapping[str, int], surveyor: Surveyor | None
+    examination: Examination, values: Arrays, sizes: Mapping[str, int], surveyor: Surveyor | None, since: int = 0
 ) -> Iterator[Task]:
-    """Yield a task for each batch: its labels, and the sizes of the objects that were listed."""
+    """Yield a task for each batch that has patches from ``since`` on: its labels, and the sizes of the objects listed."""
     slots = examination.header.chunks[0]
-    for index, start in enumerate(range(0, len(values["patch"]), slots)):
-        rows = slice(start, start + slots)
+    for index in range(since // slots, -(-len(values["patch"]) // slots)) if since < len(values["patch"]) else ():
+        rows = slice(index * slots, (index + 1) * slots)
         labels = _slice(values, index, rows, surveyor.slice(rows) if surveyor is not None else None)
         keys = [chunk_key(name, (index, 0, 0, 0)) for name in examination.layouts]
         keys += header_keys(examination.header, index, labels.header_size.ravel().tolist())

@@ -49,17 +49,19 @@ def verify_cube(  # noqa: PLR0913 (each is a keyword of its own)
     watcher: Watcher = SILENT,
     surveyor: Surveyor | None = None,
     expect: str | None = None,
+    since: int = 0,
 ) -> Report:
     """Check a whole cube from its store alone, and against its source files where ``source`` is given.
 
     ``source_options`` go to fsspec. A ``surveyor`` takes a survey while the pixels pass by; it has seen everything if the
     report passed. ``expect`` is the digest of the cube that was noted before: with it, a cube that passes is that cube.
+    Pixels of the first patches, up to ``since``, are not looked at unless the surveyor must see them.
 
     Raises ``RequestError`` if there is no cube, or one of a format this version does not know.
     """
     files = None if source is None else _listed(source, source_options, target)
     verification = _Verification(target, client, watcher)
-    verification.source, verification.surveyor, verification.expect = files, surveyor, expect
+    verification.source, verification.surveyor, verification.expect, verification.since = files, surveyor, expect, since
     return verification.report(None)
 
 
@@ -70,10 +72,11 @@ def verify_unrooted(
     *,
     watcher: Watcher = SILENT,
     surveyor: Surveyor | None = None,
+    since: int = 0,
 ) -> Report:
-    """Check a whole cube as if this root document, which is yet to be written, stood."""
+    """Check a whole cube as if this root document, which is yet to be written, stood; ``since`` as ``verify_cube`` takes it."""
     verification = _Verification(target, client, watcher)
-    verification.surveyor = surveyor
+    verification.surveyor, verification.since = surveyor, since
     return verification.report(root)
 
 
@@ -98,6 +101,7 @@ class _Verification:
     source: _Files | None = None
     surveyor: Surveyor | None = None
     expect: str | None = None
+    since: int = 0
 
     def __init__(self, target: Target, client: Client | None, watcher: Watcher) -> None:
         self.target, self.client, self.watcher = target, client, watcher
@@ -245,13 +249,14 @@ class _Verification:
         surveyor = self.surveyor if {"season", "scene"} <= values.keys() else None
         if surveyor is not None:
             surveyor.prepare(values, layouts)
-        outcomes = list(self._examine(batch_tasks(examination, values, sizes, surveyor), values["patch"]))
+            self.since = min(self.since, surveyor.patches)
+        outcomes = list(self._examine(batch_tasks(examination, values, sizes, surveyor, self.since), values["patch"]))
         self.findings += [finding for outcome in outcomes for finding in outcome.findings]
         self.damaged += [outcome.index for outcome in outcomes if outcome.findings]
         self._name_batches(outcomes, examination, values)
 
     def _examine(self, tasks: Iterable[Task], patches: NDArray[Any]) -> Iterator[Outcome]:
-        self.watcher.start("verifying", len(patches))
+        self.watcher.start("verifying", len(patches) - self.since)
         for outcome in run(self.client, examine_batch, tasks):
             self.watcher.count(outcome.patches, outcome.bytes_read)
             if self.surveyor is not None:
@@ -261,10 +266,12 @@ class _Verification:
     def _name_batches(self, outcomes: list[Outcome], examination: Examination, values: Arrays) -> None:
         shards = len(outcomes) * len(examination.layouts)
         tiles, distinct = sum(o.tiles for o in outcomes), sum(o.distinct for o in outcomes)
-        read, patches = sum(o.bytes_read for o in outcomes), len(values["patch"])
+        read, patches = sum(o.bytes_read for o in outcomes), sum(o.patches for o in outcomes)
+        images = int(values["present"][len(values["patch"]) - patches :].sum())
+        before = f"; {self.since:,} patches were when they were written" if self.since else ""
         self.names |= {
             "shards": f"{shards:,} shards, {read:,} bytes of tiles",
-            "pixels": f"{int(values['present'].sum()):,} images of {patches:,} patches, decoded and hashed",
+            "pixels": f"{images:,} images of {patches:,} patches, decoded and hashed{before}",
             "counts": f"NaN, zero and saturated pixels of {patches:,} patches",
             "presence": f"{tiles:,} tiles of {patches:,} patches",
             "sharing": f"{distinct:,} tiles stored for {tiles:,}",

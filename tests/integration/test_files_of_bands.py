@@ -346,7 +346,7 @@ def test_signs_of_joined_paths_are_refused_in_names() -> None:
 @pytest.mark.judges
 def test_every_published_patch_is_planned() -> None:
     """All 590,326 pairs of version 1 by their true names; 8.3 million files."""
-    from cube.convert.plan import make_plan
+    from cube.convert.deciding import make_plan
 
     recipe = read_recipe("bigearthnet-v1")
     text = bz2.decompress((files("bigearthnet_common") / f"{TABLE}.bz2").read_bytes()).decode()

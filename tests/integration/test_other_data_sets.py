@@ -20,7 +20,7 @@ from rasterio.transform import Affine
 
 import cube
 from cube.cli.main import main
-from cube.convert.plan import make_plan
+from cube.convert.deciding import make_plan
 from cube.errors import RecipeError, RequestError
 from cube.format.target import target_of
 from cube.query.search import search

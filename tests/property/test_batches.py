@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cube.convert.plan import make_plan
+from cube.convert.deciding import make_plan
 from cube.errors import IncompleteError
 from cube.recipes.recipe import Recipe, read_recipe
 from cube.source.pairing import pair

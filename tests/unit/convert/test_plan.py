@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from making import MODALITIES, Scene, source_path, write_recipe
 
-from cube.convert.plan import READ_AHEAD, Plan, make_plan
+from cube.convert.deciding import make_plan
+from cube.convert.plan import READ_AHEAD, Plan
 from cube.errors import IncompleteError, RequestError
 from cube.recipes.recipe import Recipe, read_recipe, with_profile
 from cube.source.pairing import pair
