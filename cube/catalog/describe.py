@@ -43,7 +43,7 @@ from cube.geo.projection import System, numbered, system
 from cube.query.table import TABLE
 from cube.recipes import WHOLE
 from cube.recipes.recipe import Recipe
-from cube.survey.summary import Survey
+from cube.survey.summary import Key, Survey
 from cube.tasks.labelling import label_texts, patch_labels
 from cube.verify.report import Report
 
@@ -141,10 +141,13 @@ def _root(collection: Document) -> Document:
 
 def _pictures(survey: Survey) -> dict[str, bytes]:
     return {
-        f"{_OVERVIEWS}/{season}-{scene}-{name}.png": picture
-        for (season, scene), pictures in survey.overviews.items()
-        for name, picture in pictures.items()
+        overview_path(key, name): picture for key, pictures in survey.overviews.items() for name, picture in pictures.items()
     }
+
+
+def overview_path(key: Key, name: str) -> str:
+    """Return where the picture of a scene and a modality lies in a catalog."""
+    return f"{_OVERVIEWS}/{key[0]}-{key[1]}-{name}.png"
 
 
 def _raw_bytes(specs: Iterable[ArraySpec], recipe: Recipe, present: NDArray[np.bool_]) -> int:
@@ -244,7 +247,7 @@ def _overview_assets(recipe: Recipe, key: tuple[str, int], survey: Survey) -> Do
     for name, picture in survey.overviews[key].items():
         width, height = struct.unpack(">II", picture[16:24])
         assets[f"overview-{name}"] = {
-            "href": f"../{_OVERVIEWS}/{key[0]}-{key[1]}-{name}.png",
+            "href": f"../{overview_path(key, name)}",
             "type": "image/png",
             "title": f"{what}, 1/{survey.reduction[name]}: {recipe.modalities[name].title}",
             "roles": ["overview"],

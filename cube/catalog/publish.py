@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from cube.catalog import PAGE
-from cube.catalog.describe import _ITEMS, _OVERVIEWS, CATALOG, Catalog
+from cube.catalog.describe import _ITEMS, _OVERVIEWS, CATALOG, Catalog, overview_path
 from cube.errors import StorageError, UntrustedError
 from cube.format.target import COLLECTION, Target
-from cube.store.protocol import Store
+from cube.store.protocol import Readable, Store
+from cube.survey.summary import Key
 from cube.verify.report import Report
+
+_AT_ONCE = 64
+"""Files that are read together."""
 
 
 def publish(catalog: Catalog, target: Target, report: Report) -> str:
     """Write a catalog, what others name first, then remove what belongs to scenes it no longer has; return its URL.
 
+    Files that lie there already, to the byte, are not written again, so that a catalog that grows costs what is new.
     Raises ``UntrustedError``, with nothing written, unless the report is of this cube and passed; ``StorageError`` if
     writing fails.
     """
@@ -25,7 +30,7 @@ def publish(catalog: Catalog, target: Target, report: Report) -> str:
         found = f"{len(report.findings):,} findings, the first: {first.check}: {first.where}: {first.what}"
         raise UntrustedError(f"{target.url} is not published: it did not pass its verification ({found})")
     try:
-        publish_files(target.stac, catalog.contents())
+        publish_files(target.stac, _new(target.stac, list(catalog.contents())))
         kept = catalog.documents.keys() | catalog.files.keys()
         stale = {entry.key for folder in (_ITEMS, _OVERVIEWS) for entry in target.stac.list(folder)} - kept
         for path in sorted(stale):
@@ -33,6 +38,30 @@ def publish(catalog: Catalog, target: Target, report: Report) -> str:
     except OSError as error:
         raise StorageError(f"{target.stac.url}: the catalog cannot be written: {error}") from error
     return f"{target.stac.url}/{COLLECTION}"
+
+
+def _new(store: Store, files: list[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+    """Yield the files that a store does not have yet; those that name others always."""
+    sizes = {entry.key: entry.size for entry in store.list()}
+    alike = [path for path, data in files if sizes.get(path) == len(data) and path not in (COLLECTION, CATALOG)]
+    there: set[str] = set()
+    contents = dict(files)
+    for start in range(0, len(alike), _AT_ONCE):
+        paths = alike[start : start + _AT_ONCE]
+        there |= {path for path, data in zip(paths, store.read_many(paths), strict=True) if data == contents[path]}
+    return (item for item in files if item[0] not in there)
+
+
+def read_overviews(store: Readable, scenes: Iterable[Key], names: Sequence[str]) -> dict[Key, dict[str, bytes]] | None:
+    """Return the pictures of scenes by modality; None where one is missing."""
+    keys = [(scene, name) for scene in scenes for name in names]
+    paths = [overview_path(scene, name) for scene, name in keys]
+    pictures: dict[Key, dict[str, bytes]] = {}
+    for (scene, name), data in zip(keys, store.read_many(paths), strict=True):
+        if isinstance(data, OSError):
+            return None
+        pictures.setdefault(scene, {})[name] = data
+    return pictures
 
 
 def publish_files(store: Store, files: Iterable[tuple[str, bytes]]) -> None:

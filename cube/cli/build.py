@@ -106,6 +106,7 @@ def plan(recipe: str | None, source: str, profile: str | None, as_json: bool, **
     help="Stop where more files are bad than this share of those read (20 are always borne with), or this number.",
 )
 @FLUSH
+@click.option("--grow", is_flag=True, help="Add the patches that the cube lacks to it; begin it where there is none.")
 @click.option("--replace", is_flag=True, help="Throw away what an unfinished build with other options has written.")
 @JSON
 def build_command(recipe: str | None, source: str, to: str, profile: str | None, as_json: bool, **options: Any) -> None:

@@ -94,6 +94,7 @@ def leftover_text(leftover: Leftover) -> str:
     parts = {
         "build": f"unfinished build{f' of {leftover.title}' if leftover.title else ''}",
         "copy": "unfinished copy",
+        "growth": "finished cube, and an unfinished growth",
         "cube": "finished cube, which stays; left beside it",
     }
     facts = [parts[leftover.kind], batches, f"{counted(leftover.objects, 'object')} with {size(leftover.bytes)}"]

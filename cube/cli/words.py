@@ -69,6 +69,7 @@ def plan_text(plan: Plan, expected: Estimate | None) -> str:
         f"  {inventory.ignored:,} files ignored{_copies(inventory)}, {len(inventory.rejected):,} rejected{_reasons(inventory)}",
         *_rejected_lines([(item.path, item.reason, item.detail) for item in inventory.rejected]),
         *_defects(plan),
+        *_growing(plan),
         f"Plan {plan.digest}, profile {recipe.layout.profile}",
     ]
     for spec in plan.arrays[: len(plan.job.layouts)]:
@@ -129,6 +130,19 @@ def _defects(plan: Plan) -> list[str]:
     return [f"  known defect: {defect.patch} {defect.modality}: {defect.note}" for defect in here]
 
 
+def _growing(plan: Plan) -> list[str]:
+    """Return what a plan adds to which cube."""
+    if plan.base is None:
+        return []
+    lines = [
+        f"Adds {counted(plan.patches, 'patch')} to {plan.base.patches:,}; {plan.known:,} of those asked for are there already"
+    ]
+    if plan.others:
+        shown = ", ".join(plan.others[:_SHOWN]) + (", …" if len(plan.others) > _SHOWN else "")
+        lines.append(f"  {len(plan.others):,} of those have files of other sizes now, which are not taken: {shown}")
+    return lines
+
+
 def file_words(attributes: Mapping[str, Any]) -> str:
     """Return what files say about their pixels, from the attributes of their array."""
     from cube.source.statements import statement_text
@@ -157,8 +171,13 @@ def estimate_document(plan: Plan, expected: Estimate) -> dict[str, Any]:
 
 def built_text(built: Built, url: str) -> str:
     """Return what a build did, and predicted beside actual."""
-    written, raw = built.written, built.plan.raw_bytes
-    lines = [f"Wrote {url}: {counted(built.plan.patches, 'patch')} in {duration(built.seconds)}"]
+    written, raw, grows = built.written, built.plan.raw_bytes, built.plan.base is not None
+    if grows and not built.plan.patches:
+        return "\n".join(
+            [f"{url} has all {counted(built.plan.known, 'patch')} that were asked for: nothing to add", *_ending(built)]
+        )
+    done = f"Added to {url}" if grows else f"Wrote {url}"
+    lines = [f"{done}: {counted(built.plan.patches, 'patch')} in {duration(built.seconds)}"]
     if written.resumed:
         lines[0] += f" ({written.resumed:,} of {built.plan.tasks:,} batches stood from an earlier run)"
     lines.append(f"  {size(raw)} of pixels stored in {size(written.shard_bytes)}: 1/{raw / written.shard_bytes:.1f}")
@@ -174,11 +193,15 @@ def built_text(built: Built, url: str) -> str:
     for name, predicted, actual in built.comparison():
         shown = [_figure(name, value) for value in (predicted, actual)]
         lines.append(f"  {name:22} {shown[0]:>14} {shown[1]:>14}")
-    lines += ["", report_text(built.report)]
+    return "\n".join([*lines, *_ending(built)])
+
+
+def _ending(built: Built) -> list[str]:
+    lines = ["", report_text(built.report)]
     if not built.catalog:
-        return "\n".join([*lines, _AGAIN])
+        return [*lines, _AGAIN]
     page = f"{built.catalog.rpartition('/')[0]}/{PAGE}"
-    return "\n".join([*lines, f"Catalog: {built.catalog}", f"To look at in a browser: {page}"])
+    return [*lines, f"Catalog: {built.catalog}", f"To look at in a browser: {page}"]
 
 
 def _figure(name: str, value: float | None) -> str:

@@ -117,7 +117,7 @@ def _attributes(
     attributes["coordinates"] = " ".join([*named, *sorted((specs.keys() & ADDED) - set(named))])
     attributes["open_with"] = opening_line(values["season"])
     facts = standing.facts
-    before = {"patches": standing.patches, "pixels": facts["certificate"]["pixels"], "root": standing.digest}
+    before = {"patches": standing.patches, "pixels": facts["certificate"]["pixels"], "digest": standing.digest}
     attributes["cube"] = {
         **facts,
         "format": FORMAT,

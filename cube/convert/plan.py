@@ -106,6 +106,10 @@ class Plan:
     """Equal inputs, equal digest."""
     base: Base | None = None
     """The cube that it adds to; None for a new one."""
+    known: int = 0
+    """Patches of the source that this cube has already."""
+    others: tuple[str, ...] = ()
+    """Ids of those whose files have other sizes here."""
 
     @property
     def patches(self) -> int:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cube.convert.deciding import apply_policy, job_of, plan_of
 from cube.convert.plan import Base, Plan
-from cube.errors import CorruptError, IncompleteError, RequestError
+from cube.errors import CorruptError, RequestError
 from cube.format.arrays import ArraySpec, values_digest
 from cube.format.layout import all_arrays, tile_layout, tile_layouts
 from cube.format.originals import HEADERS, ORIGINALS, header_keys
@@ -161,10 +161,20 @@ def _require_alike(recipe: Recipe, standing: Standing) -> None:
 def _facts(spec: ArraySpec) -> tuple[Any, ...]:
     """Return what must stay of an array; headers have as many chunks as they need."""
     rest = spec.shape[1:-1] if spec.path == HEADERS else spec.shape[1:]
-    return spec.dtype, spec.dimensions, spec.chunks, rest, spec.inner, str(spec.fill), spec.codec, spec.level, spec.shuffle
+    return (
+        np.dtype(spec.dtype).str,
+        spec.dimensions,
+        spec.chunks,
+        rest,
+        spec.inner,
+        str(spec.fill),
+        spec.codec,
+        spec.level,
+        spec.shuffle,
+    )
 
 
-def known_rows(standing: Standing, patches: Sequence[str]) -> NDArray[np.intp]:
+def known_rows(standing: Standing, patches: Sequence[str] | Array) -> NDArray[np.intp]:
     """Return (patch): where each id stands in a cube; -1 where it does not."""
     ids = standing.values["patch"]
     order = np.argsort(ids, kind="stable")
@@ -187,11 +197,7 @@ def plan_growth(
 
     There may be none. Raises ``IncompleteError`` and ``RequestError`` as ``make_plan`` does.
     """
-    listed = len(inventory)
     inventory = apply_policy(inventory, incomplete)
-    if listed and not len(inventory):
-        shown = "; ".join(f"{item.path}: {item.reason}: {item.detail}" for item in inventory.rejected[:5])
-        raise IncompleteError(f"no new patch of {inventory.source} is left to add: {shown}")
     total = standing.patches + len(inventory)
     arrays = [
         replace(spec, shape=(total, *spec.shape[1:])) if spec.dimensions[0] == "patch" else spec

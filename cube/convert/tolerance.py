@@ -34,8 +34,9 @@ TOLERANT = Tolerance()
 class Outcome:
     """What has become of the files read so far."""
 
-    def __init__(self, listed: Iterable[Rejected]) -> None:
+    def __init__(self, listed: Iterable[Rejected], *, grows: bool = False) -> None:
         """``listed`` was rejected before the build; what says nothing of a file's bytes does not count."""
+        self._left = "the cube is as it was" if grows else "no cube was made"
         self.rejected = [[item.path, item.reason, item.detail] for item in listed if item.reason not in _NOT_BAD]
         self.files = len(self.rejected)
         self.used = False
@@ -51,7 +52,7 @@ class Outcome:
         if not self.used and len(self.rejected) >= least:
             raise UnusableError(
                 f"nothing could be converted: no image was kept and {self._reasons()}. "
-                "Is it the right recipe, and are the files whole? Mend that and run again; no cube was made"
+                f"Is it the right recipe, and are the files whole? Mend that and run again; {self._left}"
             )
 
     def require_borne(self, tolerance: Tolerance) -> None:
@@ -59,7 +60,7 @@ class Outcome:
         if len(self.rejected) > tolerance.most(self.files):
             raise UnusableError(
                 f"too many files are bad: of {self.files:,} read, {self._reasons()}. Mend them and run again, or allow "
-                "more by --max-rejected (100% for any number); what is written stays, and no cube was made yet"
+                f"more by --max-rejected (100% for any number); what is written stays, and {self._left} yet"
             )
 
     def _reasons(self) -> str:

@@ -59,8 +59,9 @@ def write_batch(job: Job, batch: Batch, source: Source, target: Target, header: 
     with ExitStack() as stack:
         writers = {}
         for name, layout in job.layouts.items():
-            sink = stack.enter_context(target.cube.writing(chunk_key(name, (batch.index, 0, 0, 0))))
-            writers[name] = _writer(layout, target.cube, name, batch, sink.write)
+            key = chunk_key(name, (batch.index, 0, 0, 0))
+            sink = stack.enter_context(target.cube.writing(key))
+            writers[name] = resumed_writer(layout, target.cube, key, batch.kept, sink.write)
         known = {name: len(writer.seen) for name, writer in writers.items()}
         for slot, (rasters, rejected) in enumerate(read_patches(job, batch, source)):
             columns.rejected += rejected
@@ -72,8 +73,9 @@ def write_batch(job: Job, batch: Batch, source: Source, target: Target, header: 
             require_claim(target, plan)
     for name, writer in writers.items():
         objects[chunk_key(name, (batch.index, 0, 0, 0))] = writer.stored
+    before = kept_headers(target.cube, header, batch.index, batch.kept, batch.headers)
     headers = {(batch.kept + slot, place): data for (slot, place), data in columns.headers.items()}
-    for key, data in pack_headers(header, batch.index, headers, _kept_headers(target.cube, header, batch)):
+    for key, data in pack_headers(header, batch.index, headers, before):
         target.cube.write(key, data)
         objects[key] = len(data)
     tiles = {name: [int((w.index[batch.kept :, :, 1] < 2**63).sum()), len(w.seen) - known[name]] for name, w in writers.items()}
@@ -89,26 +91,28 @@ def write_batch(job: Job, batch: Batch, source: Source, target: Target, header: 
     return receipt
 
 
-def _writer(layout: TileLayout, cube: Store, name: str, batch: Batch, sink: Callable[[Any], Any]) -> ShardWriter:
-    """Return what writes a shard; one that is cut short is taken over as far as it goes."""
+def resumed_writer(layout: TileLayout, cube: Store, key: str, kept: int, sink: Callable[[Any], Any]) -> ShardWriter:
+    """Return what writes a shard; the first ``kept`` slots are those of the one that stands.
+
+    Raises ``CorruptError`` naming it if it is damaged.
+    """
     writer = ShardWriter(layout, sink)
-    if batch.kept:
-        key = chunk_key(name, (batch.index, 0, 0, 0))
+    if kept:
         try:
             read = partial(cube.read_range, key)
             size = cube.entry(key).size
             tail = partial(read, size - layout.index_bytes, size)
-            writer.resume(undamaged(partial(read_index, layout, size=size), tail(), tail), batch.kept, read)
+            writer.resume(undamaged(partial(read_index, layout, size=size), tail(), tail), kept, read)
         except CorruptError as error:
             raise CorruptError(f"{cube.url}/{key}: {error}; `cube verify` tells more") from None
     return writer
 
 
-def _kept_headers(cube: Store, header: ArraySpec, batch: Batch) -> list[NDArray[np.uint8]]:
-    """Return the headers of the patches that the batch has already, chunk by chunk."""
-    keys = [chunk_key(header.path, (batch.index, 0, place)) for place in range(batch.headers)]
-    chunks = [undamaged(partial(decode_chunk, header), cube.read(key), partial(cube.read, key)) for key in keys]
-    return [chunk[: batch.kept] for chunk in chunks]
+def kept_headers(cube: Store, header: ArraySpec, index: int, kept: int, chunks: int) -> list[NDArray[np.uint8]]:
+    """Return the headers of the first ``kept`` patches of a batch, chunk by chunk."""
+    keys = [chunk_key(header.path, (index, 0, place)) for place in range(chunks)]
+    read = [undamaged(partial(decode_chunk, header), cube.read(key), partial(cube.read, key)) for key in keys]
+    return [chunk[:kept] for chunk in read]
 
 
 def _summary(batch: Batch, columns: _Columns, tiles: Mapping[str, list[int]]) -> Receipt:

@@ -118,7 +118,7 @@ def write_claimed(
     done = _finished(plan, target)
     watcher.start("writing", plan.patches)
     watcher.resume(sum(receipt["stop"] - receipt["start"] for receipt in done.values()))
-    receipts, outcome = dict(done), Outcome(plan.inventory.rejected)
+    receipts, outcome = dict(done), Outcome(plan.inventory.rejected, grows=plan.base is not None)
     for receipt in done.values():
         outcome.add(receipt)
     outcome.require_borne(tolerance)

@@ -57,8 +57,10 @@ def batch_count(root: Mapping[str, Any]) -> int:
     return int(-(-header["shape"][0] // header["chunk_grid"]["configuration"]["chunk_shape"][0]))
 
 
-def require_expected(url: str, root: Mapping[str, Any], expect: str) -> None:
+def require_expected(url: str, root: Mapping[str, Any], expect: str, version: int | None = None) -> None:
     """Raise ``CorruptError`` unless a sealed root document has the digest that was noted: then all below it is what it was.
+
+    Of an earlier ``version``, it is the digest that its root had.
 
     Raises ``RequestError`` for what is no digest.
     """
@@ -68,6 +70,13 @@ def require_expected(url: str, root: Mapping[str, Any], expect: str) -> None:
     facts = attributes.get("cube") if isinstance(attributes, Mapping) else None
     certified = facts.get("certificate") if isinstance(facts, Mapping) else None
     seen = certified.get("root") if isinstance(certified, Mapping) else None
+    earlier = facts.get("versions", []) if isinstance(facts, Mapping) else []
+    if version is not None and isinstance(earlier, list) and 1 <= version <= len(earlier):
+        seen = earlier[version - 1].get("digest") if isinstance(earlier[version - 1], Mapping) else None
+    noted = [item.get("digest") for item in earlier if isinstance(item, Mapping)] if isinstance(earlier, list) else []
+    if version is None and (was := expect.removeprefix("blake3:")) in noted:
+        number = noted.index(was) + 1
+        raise CorruptError(f"{url} has grown since: {expect} is the digest of its version {number}; ask for version={number}")
     if seen != expect.removeprefix("blake3:"):
         raise CorruptError(f"{url} has the digest {seen}, expected {expect}: it is another cube, or one that was changed")
 

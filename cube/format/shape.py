@@ -23,7 +23,7 @@ _REQUIRED = ("patch", "modality", "present", "digest", HEADERS, *sorted(_RECORDS
 """Arrays that no reader can do without, besides those that ``modalities`` names."""
 
 PER_PATCH = {"patch", "season", "scene", "number", "split", "epsg", "crs_index", "transform", "lon", "lat", "kept"}
-PER_PATCH |= {"present", "nan_count", "zero_count", "saturated_count", "digest"}
+PER_PATCH |= {"supersedes", "present", "nan_count", "zero_count", "saturated_count", "digest"}
 """Labels that this package knows."""
 
 Where = str
@@ -65,6 +65,7 @@ def _facts(facts: Mapping[str, Any]) -> None:
     stacks = facts.get("one_file_per_band", [])
     named = isinstance(stacks, list) and all(isinstance(name, str) and name in modalities for name in stacks)
     _check(named, "cube.one_file_per_band", "expected names of modalities")
+    _versions(facts.get("versions", []))
     certified = _object(facts, "certificate", "cube")
     _check(certified.get("hash") == "blake3", "cube.certificate.hash", "expected blake3")
     for name in ("pixels", "root"):
@@ -72,6 +73,17 @@ def _facts(facts: Mapping[str, Any]) -> None:
     for name in ("arrays", "metadata"):
         for key, value in _object(certified, name, "cube.certificate").items():
             _check(_hash(value), f"cube.certificate.{name}.{key}", "expected 64 hexadecimal digits")
+
+
+def _versions(listed: Any) -> None:
+    """Look at what is said of earlier versions: each has more patches than the one before."""
+    _check(isinstance(listed, list), "cube.versions", "expected a list")
+    least = 1
+    for item in listed:
+        known = isinstance(item, dict) and _whole(item.get("patches"), least, 2**40)
+        known = known and all(_hash(item.get(name)) for name in ("pixels", "digest"))
+        _check(known, "cube.versions", "expected patches, pixels and digest of each, with ever more patches")
+        least = item["patches"] + 1
 
 
 def _arrays(document: Mapping[str, Any]) -> dict[str, ArraySpec]:
@@ -94,6 +106,8 @@ def _agree(facts: Mapping[str, Any], specs: Mapping[str, ArraySpec]) -> None:
         _check(name in specs, name, "there is no such array")
     patches, kinds = specs["patch"].shape[0], len(facts["modalities"])
     _check(patches > 0, "patch", "there is none")
+    earlier = facts.get("versions", [])
+    _check(not earlier or earlier[-1]["patches"] < patches, "cube.versions", f"expected fewer than {patches:,} patches")
     for path, spec in specs.items():
         _check(spec.dimensions[0] == "patch" or path not in PER_PATCH | _RECORDS, path, "expected the dimension patch")
         _check(spec.dimensions[0] != "patch" or spec.shape[0] == patches, path, f"expected {patches:,} patches")

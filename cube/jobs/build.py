@@ -14,20 +14,33 @@ from typing import TYPE_CHECKING, Any, get_args
 from cube.catalog.describe import describe
 from cube.catalog.publish import publish, retract
 from cube.convert.estimates import Estimate, estimate, measure, sample_tasks
+from cube.convert.growing import end_growth
 from cube.convert.plan import Plan
 from cube.convert.preparation import claimed
 from cube.convert.tolerance import TOLERANT, Tolerance
-from cube.convert.writer import REPORT, Written, forget_batches, write_claimed
+from cube.convert.writer import REPORT, Written, forget_batches, replace_root, write_claimed
 from cube.errors import RequestError
-from cube.format.target import Target, target_of
+from cube.format.target import COLLECTION, Target, target_of
 from cube.jobs.diff import INVENTORY
+from cube.jobs.grown import (
+    Rejections,
+    counted_before,
+    inventory_after,
+    is_described,
+    joined_statements,
+    keep_counted,
+    keep_json,
+    rejected_before,
+    statements_before,
+    united,
+)
 from cube.jobs.planning import Chosen, plan_build
 from cube.recipes.recipe import Recipe, read_recipe, with_modalities, with_profile
 from cube.recipes.sections import Incomplete
 from cube.store.urls import is_local
 from cube.survey.surveyor import Surveyor
 from cube.verify.report import Report
-from cube.verify.verification import verify_cube
+from cube.verify.verification import verify_cube, verify_unrooted
 from cube.work.clusters import is_client, lanes, run
 from cube.work.watch import SILENT, Watcher
 
@@ -100,6 +113,7 @@ def build(  # noqa: PLR0913  what the command takes, each by its name
     incomplete: Incomplete | None = None,
     profile: str | None = None,
     tolerance: Tolerance = TOLERANT,
+    grow: bool = False,
     replace: bool = False,
     flush: bool = True,
     client: Client | None = None,
@@ -127,8 +141,10 @@ def build(  # noqa: PLR0913  what the command takes, each by its name
         Codec profile of the recipe.
     tolerance
         How many bad files are borne with.
+    grow
+        Add the patches that the cube lacks to it; it keeps its chunks and codecs. Where there is none yet, it is begun.
     replace
-        Throw away what an unfinished build with other options has written.
+        Throw away what an unfinished build, or growth, with other options has written.
     flush
         Wait until the disk has what must outlast a loss of power; object stores need none of it.
     client
@@ -157,7 +173,7 @@ def build(  # noqa: PLR0913  what the command takes, each by its name
     known = with_profile(known, profile) if profile else known
     _require_options(limit, incomplete, tolerance, client)
     target = target_of(str(to), options=storage_options, flush=flush)
-    choice = Chosen(where=where, limit=limit, incomplete=incomplete)
+    choice = Chosen(where=where, limit=limit, incomplete=incomplete, grow=grow)
     plan = plan_build(known, str(source), choice, source_options, target=target)
     terms = Terms(replace=replace, tolerance=tolerance, watcher=watcher)
     return convert(plan, target, partial(nullcontext, client), terms)
@@ -194,28 +210,44 @@ def convert(plan: Plan, target: Target, cluster: Callable[[], AbstractContextMan
 
     There is a catalog only where the verification passed. Raises as ``build`` does.
     """
-    with claimed(plan, target, replace=terms.replace), cluster() as client:
+    nothing = plan.base is not None and not plan.patches
+    with nullcontext() if nothing else claimed(plan, target, replace=terms.replace), cluster() as client:
         estimated = estimate_build(plan, client, sample=terms.sample, workers=lanes(client), to=target.url)
         return _convert(plan, target, client, estimated, terms)
 
 
 def _convert(plan: Plan, target: Target, client: Client | None, estimated: Estimate, terms: Terms) -> Built:
     started = time.monotonic()
+    before, said = rejected_before(plan, target), statements_before(plan, target)
     with target.storing():
-        target.build.write(INVENTORY, plan.inventory.parquet())
-        written = write_claimed(plan, target, client, terms.watcher, terms.tolerance)
-    surveyor = Surveyor(plan.recipe)
-    report = verify_cube(target, client, watcher=terms.watcher, surveyor=surveyor)
+        inventory = inventory_after(plan, target)
+        if plan.base is None:
+            target.build.write(INVENTORY, inventory)
+        if plan.patches or plan.base is None:
+            written = write_claimed(plan, target, client, terms.watcher, terms.tolerance)
+        else:
+            end_growth(target)  # of one that was killed when all but that was done
+            written = Written(receipts=(), resumed=0)
+        surveyor = Surveyor(plan.recipe, counted_before(plan, target))
+    report, surveyed = _verified(plan, target, client, written, surveyor, terms)
     with target.storing():
         forget_batches(plan, target, report.damaged)
-        if report.passed:
+        if report.passed and written.root:
+            replace_root(plan, target, written.root)
+            target.build.write(INVENTORY, inventory)
+        rejected = united(before, _rejected(plan, written))
+        if report.passed and surveyed:
             survey = surveyor.survey()
             target.build.write(SURVEY, json.dumps(survey.document(), allow_nan=False).encode())
-            reasons = [reason for _, reason, _ in _rejected(plan, written)]
+            reasons = [reason for _, reason, _ in rejected]
             catalog = publish(describe(target, plan.recipe, report, survey, rejected=reasons), target, report)
+            keep_counted(plan.recipe, surveyor, target)
+        elif report.passed:
+            catalog = f"{target.stac.url}/{COLLECTION}"
         else:
             catalog = ""
-            retract(target)
+            if plan.base is None:
+                retract(target)
     built = Built(
         plan=plan,
         estimate=estimated,
@@ -225,8 +257,23 @@ def _convert(plan: Plan, target: Target, client: Client | None, estimated: Estim
         seconds=time.monotonic() - started,
     )
     with target.storing():
-        _keep(built, target)
+        _keep(built, target, rejected, joined_statements(said, written.statements()))
     return built
+
+
+def _verified(
+    plan: Plan, target: Target, client: Client | None, written: Written, surveyor: Surveyor, terms: Terms
+) -> tuple[Report, bool]:
+    """Verify what was written, and whatever else a survey must see; tell whether one was taken.
+
+    None is where nothing was added to a cube whose catalog is its own.
+    """
+    settings: dict[str, Any] = {"watcher": terms.watcher, "since": plan.before}
+    if written.root:
+        return verify_unrooted(target, written.root, client, surveyor=surveyor, **settings), True
+    if plan.base is not None and is_described(target, plan.base.root):
+        return verify_cube(target, client, **settings), False
+    return verify_cube(target, client, surveyor=surveyor, **settings), True
 
 
 def _rejected(plan: Plan, written: Written) -> list[tuple[str, str, str]]:
@@ -239,18 +286,9 @@ def _beside(url: str) -> str:
     return "/".join(url.split("/")[-2:])
 
 
-def _keep(built: Built, target: Target) -> None:
+def _keep(built: Built, target: Target, rejected: Rejections, statements: dict[str, dict[str, int]]) -> None:
     """Keep the report, and predicted beside actual, with the build records."""
-    for name, document in (
-        (
-            REPORT,
-            {
-                **built.report.document(),
-                "statements": built.written.statements(),
-                "rejected": [list(item) for item in built.rejected],
-            },
-        ),
-        ("estimate.json", built.estimate.document()),
-        ("build.json", {**built.document(), "catalog": _beside(built.catalog)}),
-    ):
-        target.build.keep(name, json.dumps(document, indent=1, allow_nan=False).encode())
+    report = {**built.report.document(), "statements": statements, "rejected": [list(item) for item in rejected]}
+    keep_json(target, REPORT, report)
+    keep_json(target, "estimate.json", built.estimate.document())
+    keep_json(target, "build.json", {**built.document(), "catalog": _beside(built.catalog)})

@@ -10,15 +10,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import uuid4
 
+from cube.convert.undoing import undo_growth
 from cube.errors import TargetError
 from cube.format.documents import parse_object
 from cube.format.target import Target, target_of
 from cube.records.claims import CLAIMS, COPY, stake, standing_claim
+from cube.records.plans import GROWTH, PLAN, batches, unfinished_growth
 from cube.records.presence import RUNNING, clear_unfinished, living_build, other_signs, present
+from cube.records.receipts import receipt_key
 from cube.store.protocol import Store
 from cube.store.urls import open_store
-
-_PLAN = "plan.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,8 @@ class Leftover:
 
     url: str
     kind: str
-    """``build`` or ``copy``: unfinished, all of it can go. ``cube``: finished, only what was left beside it can go."""
+    """``build`` or ``copy``: unfinished, all of it can go. ``growth``: of a finished cube what was added can go. ``cube``:
+    finished, only what was left beside it can go."""
     title: str
     """Recipe of a build."""
     done: int
@@ -64,7 +66,7 @@ def targets_at(url: str, options: Mapping[str, Any] | None = None) -> Iterator[T
 
 
 def remove_leftovers(target: Target) -> None:
-    """Remove an unfinished build or copy, or what was left unfinished beside a cube.
+    """Remove an unfinished build or copy, undo an unfinished growth, or remove what was left unfinished beside a cube.
 
     Raises ``TargetError`` if another run works on it.
     """
@@ -72,13 +74,15 @@ def remove_leftovers(target: Target) -> None:
         raise TargetError(f"{target.url} is being written by another run ({who}): stop that first")
     with target.storing():
         if target.complete():
+            if unfinished_growth(target):
+                with present(target):
+                    _claim(target)
+                    undo_growth(target)
             clear_unfinished(target)
             _give_up_uploads(target, remove=True)
             return
         with present(target):
-            claim = f"clean-{uuid4().hex}"
-            if stake(target.build, standing_claim(target.build), claim).plan != claim:
-                raise TargetError(f"{target.url} was claimed by another run at this very moment: look again")
+            _claim(target)
             if target.complete():
                 raise TargetError(f"{target.url} was finished by another run at this very moment: it stays")
             _give_up_uploads(target, remove=True)
@@ -86,27 +90,36 @@ def remove_leftovers(target: Target) -> None:
             _remove_all(target.build)
 
 
+def _claim(target: Target) -> None:
+    claim = f"clean-{uuid4().hex}"
+    if stake(target.build, standing_claim(target.build), claim).plan != claim:
+        raise TargetError(f"{target.url} was claimed by another run at this very moment: look again")
+
+
 def _leftover(target: Target) -> Leftover | None:
     cube, build = list(target.cube.list()), list(target.build.list())
     uploads = _give_up_uploads(target, remove=False)
     if target.complete():
-        build = [entry for entry in build if entry.key.startswith("unfinished/")]
-        cube, kind = [], "cube"
-        if not build and not uploads:
+        grows = bool(unfinished_growth(target))
+        kept = {receipt_key(digest) for digest in batches(target.build)}
+        mine = ("unfinished/", "receipts/") if grows else ("unfinished/",)
+        build = [entry for entry in build if entry.key.startswith(mine) and entry.key not in kept]
+        cube, kind = [], "growth" if grows else "cube"
+        if not build and not uploads and not grows:
             return None
     elif build:
         claim = standing_claim(target.build)
         kind = "copy" if claim is not None and claim.plan.startswith(COPY) else "build"
     else:
         return None
-    title, batches = _planned(target) if kind == "build" else ("", None)
+    title, planned = _planned(target, GROWTH if kind == "growth" else PLAN) if kind in ("build", "growth") else ("", None)
     written = max((entry.modified for entry in (*cube, *build)), default=0.0)
     return Leftover(
         url=target.url,
         kind=kind,
         title=title,
         done=sum(entry.key.startswith("receipts/") for entry in build),
-        batches=batches,
+        batches=planned,
         objects=len(cube) + len(build),
         bytes=sum(max(0, entry.size) for entry in (*cube, *build)),
         uploads=uploads,
@@ -115,10 +128,10 @@ def _leftover(target: Target) -> Leftover | None:
     )
 
 
-def _planned(target: Target) -> tuple[str, int | None]:
-    """Return the recipe of an unfinished build and its number of batches, as far as that is known."""
+def _planned(target: Target, name: str) -> tuple[str, int | None]:
+    """Return the recipe of an unfinished build or growth and its number of batches, as far as that is known."""
     try:
-        plan = parse_object(target.build.read(_PLAN))
+        plan = parse_object(target.build.read(name))
         return str(plan["recipe"]["name"]), int(plan["tasks"])
     except (FileNotFoundError, ValueError, LookupError, TypeError):
         return "", None

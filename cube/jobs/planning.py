@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numcodecs
 import numpy as np
+from numpy.typing import NDArray
 
 from cube.catalog.collection import read_template
 from cube.convert.deciding import make_plan
 from cube.convert.plan import Plan
+from cube.convert.standing import Standing, fitted, known_rows, plan_growth, read_standing
 from cube.errors import RequestError, TargetError
 from cube.format.layout import meant
+from cube.format.originals import ORIGINALS
 from cube.format.target import Target
 from cube.query.choose import days_of
 from cube.query.filters import DATES, select
@@ -37,6 +40,8 @@ class Chosen:
     """Only the first so many patches."""
     incomplete: Incomplete | None = None
     """The recipe's policy where None."""
+    grow: bool = False
+    """Add the patches that a finished cube lacks to it; a new cube is begun where there is none."""
 
 
 def plan_build(
@@ -58,18 +63,41 @@ def plan_build(
     if to and is_local(source) and is_local(to) and Path(source).resolve() in Path(to).resolve().parents:
         raise TargetError(f"{to} lies inside the source {source}: its own objects would be scanned; choose another --to")
     read_template(recipe.catalog)  # a missing template is better known before the work than after
+    standing = read_standing(target) if choice.grow and target is not None and target.complete() else None
+    recipe = recipe if standing is None else fitted(recipe, standing)
     scanned = scan(recipe, source, options, indexes=target.beside.child(INDEXES) if target else None, say=say)
-    inventory = examine(recipe, _choose(recipe, scanned, choice))
-    software = {"numcodecs": numcodecs.__version__}
-    incomplete = choice.incomplete or recipe.source.incomplete
-    return make_plan(recipe, inventory, incomplete=incomplete, software=software, spool=SPOOL_LIMIT)
+    chosen = _choose(recipe, scanned, choice)
+    settings: dict[str, Any] = {
+        "incomplete": choice.incomplete or recipe.source.incomplete,
+        "software": {"numcodecs": numcodecs.__version__},
+        "spool": SPOOL_LIMIT,
+    }
+    if standing is None:
+        return make_plan(recipe, examine(recipe, _first(chosen, choice)), **settings)
+    chosen = examine(recipe, chosen)  # all of it: what is odd is told by the others
+    rows = known_rows(standing, chosen.patch)
+    new = _first(chosen.take(np.flatnonzero(rows < 0)), choice)
+    plan = plan_growth(recipe, new, standing, **settings)
+    return replace(plan, known=int((rows >= 0).sum()), others=_other_files(recipe, standing, chosen, rows))
+
+
+def _other_files(recipe: Recipe, standing: Standing, chosen: Inventory, rows: NDArray[np.intp]) -> tuple[str, ...]:
+    """Return the ids of patches that a cube has, of files that have other sizes than those here, or of fewer."""
+    here = np.flatnonzero(rows >= 0)
+    spans = enumerate(chosen.spans)
+    sizes = np.stack([np.where(chosen.has[:, k], chosen.size[:, span].sum(axis=1), -1) for k, span in spans], axis=1)
+    there = standing.values[f"{ORIGINALS}/size"][rows[here]]
+    differ = ((sizes[here] != there) & (sizes[here] >= 0)).any(axis=1)
+    return tuple(chosen.patch[here[differ]].tolist())
+
+
+def _first(inventory: Inventory, choice: Chosen) -> Inventory:
+    return inventory if choice.limit is None else inventory.take(np.arange(min(choice.limit, len(inventory))))
 
 
 def _choose(recipe: Recipe, inventory: Inventory, choice: Chosen) -> Inventory:
     if choice.where:
         inventory = inventory.take(np.flatnonzero(select(choice.where, _fields(recipe, inventory))))
-    if choice.limit is not None:
-        inventory = inventory.take(np.arange(min(choice.limit, len(inventory))))
     if not len(inventory):
         raise RequestError(f"no patch of {inventory.source} is chosen by --where {choice.where!r}")
     return inventory

@@ -29,8 +29,9 @@ def select_patches(  # noqa: PLR0913 (each is a keyword of its own)
     shares: Callable[[str], Array] | None = None,
     shown: Mapping[str, Callable[[Array], Array]] | None = None,
     seasons: Mapping[str, Mapping[str, str]] | None = None,
+    among: NDArray[Any] | None = None,
 ) -> NDArray[np.int64]:
-    """Return the positions of the chosen patches, in order.
+    """Return the positions of the chosen patches, in order; only of some, where ``among`` gives their positions.
 
     ``labels`` reads one label (patch, …) by name, ``names`` are those there are, ``size`` is the side of a patch in pixels,
     ``shares`` reads what part of each patch a class covers (patch), by a field such as ``class:Urban``, or by ``class`` which
@@ -61,7 +62,7 @@ def select_patches(  # noqa: PLR0913 (each is a keyword of its own)
         known = [] if index is None else labels("crs_wkt").tolist()
         crs = numbered(labels("epsg"), index)[rows]
         rows = rows[meets(bounds(crs, labels("transform")[rows], size, known), bbox)]
-    return rows
+    return rows if among is None else rows[np.isin(rows, among)]
 
 
 def days_of(season: Array, seasons: Mapping[str, Mapping[str, str]], side: str) -> Array:

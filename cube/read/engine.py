@@ -118,6 +118,7 @@ class CubeBackend(BackendEntrypoint):
         bbox: Box | None = None,
         modalities: Sequence[str] | None = None,
         expect: str | None = None,
+        version: int | None = None,
         mask_and_scale: bool | None = None,
         decode_times: Any = None,
         decode_timedelta: Any = None,
@@ -131,7 +132,8 @@ class CubeBackend(BackendEntrypoint):
         (``season=summer and split=train``), ``bbox`` those that meet a box (west, south, east, north in degrees),
         ``modalities`` the variables. ``cache_bytes`` keeps so many bytes of decoded tiles per modality.
 
-        ``expect`` is the digest of the cube that was noted before (``cube info`` prints it).
+        ``expect`` is the digest of the cube that was noted before (``cube info`` prints it). ``version`` shows a cube that
+        has grown as it was. Patches that others have replaced since are left out.
 
         xarray's keywords for decoding are taken. Nothing in a cube is encoded (no ``_FillValue``, no ``scale_factor``) but
         labels that are dates, so they change nothing else, but ``decode_coords=False``, which leaves the labels among the
@@ -140,8 +142,8 @@ class CubeBackend(BackendEntrypoint):
         Raises ``FileNotFoundError`` if nothing is there, ``FilterError`` for a filter that names what is not there,
         ``RequestError`` for a group without consolidated metadata, a codec that is not read, or an unknown modality.
         """
-        root = read_root(filename_or_obj, storage_options, expect)
-        source = opened_cube(root)
+        root = read_root(filename_or_obj, storage_options, expect, version)
+        source = opened_cube(root, version)
         if source is None:
             decoding = {"mask_and_scale": mask_and_scale, "decode_times": decode_times, "decode_timedelta": decode_timedelta}
             more = {"use_cftime": use_cftime, "concat_characters": concat_characters, "decode_coords": decode_coords}
@@ -151,7 +153,7 @@ class CubeBackend(BackendEntrypoint):
         if unknown := sorted(set(modalities or ()) - set(source.modalities)):
             raise RequestError(f"{root.url} has no modalities {unknown}; it has {', '.join(source.modalities)}")
         dropped |= set(source.modalities) - set(modalities) if modalities else set()
-        rows = None
+        rows = source.visible
         if where is not None or bbox is not None:
             rows = select_patches(
                 source.value,
@@ -162,6 +164,7 @@ class CubeBackend(BackendEntrypoint):
                 shares=source.shares,
                 shown=source.shown,
                 seasons=source.seasons,
+                among=rows,
             )
         variables = {path: _variable(source, spec, cache_bytes) for path, spec in source.specs.items() if path not in dropped}
         if decode_times is not False and (days := sorted(source.days & variables.keys())):

@@ -21,6 +21,7 @@ def open_cube(  # noqa: PLR0913 (each is a keyword of its own)
     storage_options: Mapping[str, Any] | None = None,
     cache_bytes: int = 0,
     expect: str | None = None,
+    version: int | None = None,
 ) -> xr.Dataset:
     """Open a cube lazily; no pixel is read.
 
@@ -34,9 +35,11 @@ def open_cube(  # noqa: PLR0913 (each is a keyword of its own)
     checksum is checked.
 
     ``expect`` is the digest that was noted of the cube (``cube info`` prints it); ``CorruptError`` is raised for any other.
+    ``version`` shows a cube that has grown as it was (1 is the first); patches that were replaced since are left out of the
+    newest.
 
     Raises ``FileNotFoundError`` if nothing is there, ``RequestError`` or ``FilterError`` for a choice that cannot be made.
     """
-    options = {"storage_options": storage_options, "cache_bytes": cache_bytes, "expect": expect}
+    options = {"storage_options": storage_options, "cache_bytes": cache_bytes, "expect": expect, "version": version}
     choice = {"where": where, "bbox": bbox, "modalities": modalities}
     return xr.open_dataset(url, engine=CubeBackend, chunks=None, backend_kwargs={**options, **choice})

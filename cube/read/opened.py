@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 from urllib.parse import urljoin
 
+import numpy as np
 from numpy.typing import NDArray
 
 from cube.errors import CorruptError, RequestError
@@ -20,9 +21,11 @@ from cube.format.root import require_expected
 from cube.format.shape import read_specs
 from cube.format.small import read_array
 from cube.format.target import COLLECTION, ROOT, target_of
+from cube.format.versions import SUPERSEDES, current_rows
 from cube.read.beside import Beside
 from cube.read.cache import TileCache
 from cube.read.pixels import PixelReader
+from cube.read.versions import as_it_was
 from cube.store.failures import undamaged
 from cube.store.objects import ObjectStore
 from cube.store.protocol import Readable
@@ -95,10 +98,24 @@ class OpenedCube:
     """The arrays of the root group, by name."""
     attributes: Mapping[str, Any]
     """Attributes of the root group."""
+    whole: int
+    """Patches that the arrays have in the store; ``specs`` have those of the version that was asked for."""
+    certificate: Mapping[str, Any]
+    """Of the whole cube, as it stands."""
     _values: dict[str, Array] = field(default_factory=dict)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return OpenedCube, (self.url, self.store, self.specs, self.attributes)
+        return OpenedCube, (self.url, self.store, self.specs, self.attributes, self.whole, self.certificate)
+
+    @property
+    def patches(self) -> int:
+        """Rows of the version that was asked for; replaced ones are among them."""
+        return self.specs["patch"].shape[0]
+
+    @property
+    def visible(self) -> Array | None:
+        """The rows that no other one takes the place of; None where that is all of them."""
+        return current_rows(self.value(SUPERSEDES)) if SUPERSEDES in self.specs else None
 
     @property
     def modalities(self) -> dict[str, list[str]]:
@@ -137,7 +154,7 @@ class OpenedCube:
         if name not in self._values:
             if name not in self.specs:
                 raise CorruptError(f"{self.url} has no array {name!r}")
-            self._values[name] = Certified(self.store, self.specs[name], self._digest(name)).read()
+            self._values[name] = self._certified(name).read()[: self.specs[name].shape[0]]
         return self._values[name]
 
     def known(self, name: str) -> Array | None:
@@ -152,44 +169,61 @@ class OpenedCube:
         several, ``RequestError`` if there is no table or it is of another cube.
         """
         if field not in self._values:
-            self._values[field] = self._beside.shares(field)
+            self._values[field] = self._expanded(self._beside.shares(field))
         return self._values[field]
+
+    def _expanded(self, values: Array) -> Array:
+        """Return (patch, …) of what the catalog says of the patches that nobody has replaced in the cube as it stands."""
+        if SUPERSEDES in self.specs:
+            rows = current_rows(self._certified(SUPERSEDES).read())
+            fill: Any = np.nan if values.dtype.kind == "f" else ""
+            every = np.full((self.whole, *values.shape[1:]), fill, values.dtype)
+            every[rows] = values
+            values = every
+        return values[: self.patches]
 
     def fractions(self, legend: str = "") -> Array:
         """Return the shares (patch, class) of all classes of a legend, NaN in gaps; of the table's first where none is named.
 
         Raises ``RequestError`` as ``shares`` does, and if the table has no such legend.
         """
-        return self._beside.fractions(legend)
+        return self._expanded(self._beside.fractions(legend))
 
     def statistics(self, modality: str) -> dict[str, Array]:
         """Return ``mean``, ``stddev``, ``minimum``, ``maximum`` and ``count`` (band) of the pixels of a modality.
 
         Raises ``RequestError`` as ``shares`` does, and if the catalog counted none of them.
         """
+        if self.patches != self.whole:
+            raise RequestError(f"{self.url}: statistics are counted of the newest version only")
         return self._beside.statistics(modality, self.modalities[modality])
 
     @property
     def _beside(self) -> Beside:
         options = self.store.options if isinstance(self.store, ObjectStore) else None
-        certified = self.attributes["cube"]["certificate"]
+        certified = self.certificate
         return Beside(target_of(self.url, options=options).stac, self.url, f"{certified['hash']}:{certified['pixels']}")
 
     def reader(self, modality: str, cache: TileCache | None = None) -> PixelReader:
         """Return what reads the pixels of a modality."""
         spec = self.specs[modality]
         layout = tile_layout(spec, self.attributes["cube"]["saturated"].get(modality))
-        present = Certified(self.store, self.specs["present"], self._digest("present"))
+        present = self._certified("present")
         return PixelReader(self.store, spec, layout, cache, Presence(present, list(self.modalities).index(modality)))
 
-    def _digest(self, name: str) -> str | None:
-        return self.attributes["cube"]["certificate"]["arrays"].get(name)  # type: ignore[no-any-return]
+    def _certified(self, name: str) -> Certified:
+        spec = self.specs[name]
+        if spec.dimensions[0] == "patch":
+            spec = replace(spec, shape=(self.whole, *spec.shape[1:]))
+        return Certified(self.store, spec, self.certificate["arrays"].get(name))
 
 
-def read_root(url: str, options: Mapping[str, Any] | None = None, expect: str | None = None) -> Root:
+def read_root(
+    url: str, options: Mapping[str, Any] | None = None, expect: str | None = None, version: int | None = None
+) -> Root:
     """Read the root document of a cube, given by its own URL or that of a STAC document or catalog that lists it.
 
-    ``expect`` is the digest of the root that was noted before. Raises ``FileNotFoundError`` if nothing is there,
+    ``expect`` is the digest of the root, or of the ``version`` that is asked for, as it was noted before. Raises ``FileNotFoundError`` if nothing is there,
     ``RequestError`` for a STAC document without a Zarr asset, ``CorruptError`` for a root document that is damaged or not
     the expected one.
     """
@@ -203,7 +237,7 @@ def read_root(url: str, options: Mapping[str, Any] | None = None, expect: str | 
     read = partial(store.read, ROOT)
     root = Root(url, store, undamaged(partial(_parsed, url), read(), read))
     if expect is not None:
-        require_expected(url, root.document, expect)
+        require_expected(url, root.document, expect, version)
     return root
 
 
@@ -218,8 +252,8 @@ def _parsed(url: str, data: bytes) -> Any:
     return document
 
 
-def opened_cube(root: Root) -> OpenedCube | None:
-    """Return the cube, or None for a Zarr group that is none of this package's.
+def opened_cube(root: Root, version: int | None = None) -> OpenedCube | None:
+    """Return the cube, or None for a Zarr group that is none of this package's; as it was in an earlier version if one is named.
 
     Raises ``CorruptError`` for a cube whose root document is not as the format has it, whoever sealed it.
     """
@@ -233,7 +267,12 @@ def opened_cube(root: Root) -> OpenedCube | None:
     if any(item.get("zarr_format") != 3 for item in root.listed.values()):
         return None
     specs = {path: spec for path, spec in read_specs(root.document, root.url).items() if "/" not in path}
-    return OpenedCube(root.url, root.store, specs, root.document["attributes"])
+    attributes = root.document["attributes"]
+    whole = specs["patch"].shape[0]
+    facts = attributes["cube"]
+    if version is not None and version != len(facts.get("versions", [])) + 1:
+        attributes, specs = as_it_was(root.url, attributes, specs, version)
+    return OpenedCube(root.url, root.store, specs, attributes, whole, facts["certificate"])
 
 
 def _known(document: Mapping[str, Any]) -> bool:
@@ -244,9 +283,11 @@ def _known(document: Mapping[str, Any]) -> bool:
     return known.partition(".")[0] == FORMAT.partition(".")[0]
 
 
-def open_certified(url: str, options: Mapping[str, Any] | None = None, expect: str | None = None) -> OpenedCube:
+def open_certified(
+    url: str, options: Mapping[str, Any] | None = None, expect: str | None = None, version: int | None = None
+) -> OpenedCube:
     """Open a cube of this package. Raises ``RequestError`` for any other Zarr group, and as ``read_root`` does."""
-    source = opened_cube(read_root(url, options, expect))
+    source = opened_cube(read_root(url, options, expect, version), version)
     if source is None:
         raise RequestError(f"{url} is no cube of this package; try xr.open_zarr")
     return source

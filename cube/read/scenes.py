@@ -35,7 +35,13 @@ Ints = NDArray[np.int64]
 
 
 def open_scene(
-    url: str, *, season: str | None = None, scene: int, storage_options: Options = None, expect: str | None = None
+    url: str,
+    *,
+    season: str | None = None,
+    scene: int,
+    storage_options: Options = None,
+    expect: str | None = None,
+    version: int | None = None,
 ) -> xr.Dataset:
     """Open one scene as a raster; no pixel of a georeferenced scene is read.
 
@@ -47,12 +53,12 @@ def open_scene(
     without a CRS, and ``x`` and ``y`` count pixels. The attributes ``patches``, ``patches_placed``, ``parts`` and
     ``patches_not_placed`` tell what was left out. Where patches disagree about a pixel, the first one says what it is.
 
-    ``expect`` is the digest that was noted of the cube. ``season`` may be left out if only one has a scene of this number.
+    ``expect`` is the digest that was noted of the cube, ``version`` takes one that has grown as it was. ``season`` may be left out if only one has a scene of this number.
     Raises ``RequestError`` for an unknown season or
     scene, and for patches that make no raster: several CRSs or pixel sizes, or a rotated grid.
     """
-    source = open_certified(url, storage_options, expect)
-    cube = open_cube(source.url, storage_options=storage_options)
+    source = open_certified(url, storage_options, expect, version)
+    cube = open_cube(source.url, storage_options=storage_options, version=version)
     rows, season = _rows(cube, season, scene)
     where = placements(cube, rows)
     placed = where.part == 0
@@ -61,7 +67,7 @@ def open_scene(
     covers: dict[tuple[str, str], list[NDArray[np.bool_]]] = {}
     for name in source.modalities:
         kind, layout, axes = list(cube["modality"].values).index(name), source.reader(name).layout, _spatial(cube[name])
-        scaled = where.resampled(layout.size, source.size)
+        scaled = _stored(where, source.visible).resampled(layout.size, source.size)
         shape = int(scaled.top[placed].max()) + layout.size, int(scaled.left[placed].max()) + layout.size
         layers = _layers(scaled, placed & present[:, kind], layout.size, layout.tile)
         variable = _variable(cube[name], _Raster(source.reader(name), tuple(layers), shape))
@@ -78,15 +84,18 @@ def open_scene(
     return raster
 
 
-def open_patch(url: str, patch_id: str, *, storage_options: Options = None, expect: str | None = None) -> xr.Dataset:
+def open_patch(
+    url: str, patch_id: str, *, storage_options: Options = None, expect: str | None = None, version: int | None = None
+) -> xr.Dataset:
     """Open one patch as a raster; no pixel is read.
 
     Returns one variable (band, y, x) per modality, its labels as scalar coordinates, pixel centres ``x`` and ``y`` and the CRS
     in ``spatial_ref``. Without a georeference ``x`` and ``y`` count pixels. An image that is absent (see ``present``) holds the
-    fill value. ``expect`` is the digest that was noted of the cube. Raises ``RequestError`` for an unknown id.
+    fill value. ``expect`` is the digest that was noted of the cube, ``version`` takes one that has grown as it
+    was. Raises ``RequestError`` for an unknown id.
     """
-    source = open_certified(url, storage_options, expect)
-    cube = open_cube(source.url, storage_options=storage_options)
+    source = open_certified(url, storage_options, expect, version)
+    cube = open_cube(source.url, storage_options=storage_options, version=version)
     found = np.flatnonzero(cube["patch"].values == patch_id)
     if not len(found):
         raise RequestError(
@@ -128,6 +137,11 @@ def _nearest(patch_id: str, ids: NDArray[np.str_]) -> list[str]:
     while not (alike := np.char.startswith(ids, start)).any():
         start = start[:-1]
     return difflib.get_close_matches(patch_id, ids[alike][:_COMPARED].tolist(), n=3, cutoff=0.0)
+
+
+def _stored(where: Placements, visible: NDArray[Any] | None) -> Placements:
+    """Return the places with the rows that patches have in the store, where replaced ones stand between them."""
+    return where if visible is None else replace(where, rows=visible[where.rows])
 
 
 def _alone(rows: Ints) -> Placements:

@@ -10,7 +10,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,10 @@ class Counted:
     """Modality → name of a count → its values, the first dimension by scene, or by patch."""
     pictures: Mapping[Key, Mapping[str, bytes]] = field(default_factory=dict)
     """Scene → modality → PNG, as the catalog has them; not kept with the rest."""
+
+    def illustrated(self, pictures: Mapping[Key, Mapping[str, bytes]]) -> Counted:
+        """Return it with pictures."""
+        return replace(self, pictures=pictures)
 
 
 def packed(counted: Counted, recipe: Recipe, pixels: str) -> bytes:
@@ -87,5 +91,6 @@ def unpacked(data: bytes, recipe: Recipe, pixels: str) -> Counted | None:
 
 def _surveyed(recipe: Recipe) -> str:
     """Return the hash of what of a recipe decides what is counted."""
-    document = recipe.model_dump(mode="json", include={"modalities", "legends", "layout", "patch"})
+    document = recipe.model_dump(mode="json", include={"modalities", "legends"})
+    document |= {"tile": recipe.layout.tile, "shard": recipe.layout.shard, "size": recipe.patch.size}
     return str(blake3(json.dumps(document, sort_keys=True).encode()).hexdigest())

@@ -52,18 +52,24 @@ class Samples:
     units and type, and from ``patch`` to the ids. Small to pickle; the store is opened where pixels are read.
 
     Options are those of :class:`Choice`; ``expect`` is the digest that was noted of the cube, and ``CorruptError`` is raised
-    for any other. Raises ``RequestError`` for an unknown modality, band or filter, for an empty
+    for any other; ``version`` takes a cube that has grown as it was. Raises ``RequestError`` for an unknown modality, band or filter, for an empty
     choice and for incomplete patches unless ``incomplete`` says what becomes of them; ``FileNotFoundError`` if nothing is
     there.
     """
 
     def __init__(
-        self, url: str, *, storage_options: Mapping[str, Any] | None = None, expect: str | None = None, **choice: Any
+        self,
+        url: str,
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        expect: str | None = None,
+        version: int | None = None,
+        **choice: Any,
     ) -> None:
         require_known("Samples", choice, CHOICES)
         self.url, self.storage_options, self.choice = url, dict(storage_options or {}), Choice(**choice)
         require_one("incomplete", self.choice.incomplete, ("refuse", "leave out", "keep"))
-        self._source, self._targets = open_certified(url, self.storage_options, expect), dict[str, Array]()
+        self._source, self._targets = open_certified(url, self.storage_options, expect, version), dict[str, Array]()
         self.labels = (self.choice.labels,) if isinstance(self.choice.labels, str) else tuple(self.choice.labels)
         """Labels that come with each batch."""
         self.modalities = _bands(self._source, self.choice.modalities)
@@ -225,6 +231,7 @@ class Samples:
             shares=known.shares,
             shown=known.shown,
             seasons=known.seasons,
+            among=known.visible,
         )
         rows = rows if choice.ids is None else self._of_ids(rows, choice.ids)
         complete = self._present(rows).all(axis=1)

@@ -121,7 +121,8 @@ class _BatchCheck:
         count = len(self.labels.patch)
         wanted = np.zeros(len(index), bool)
         wanted[:count] = self.labels.present[:, place]
-        for slot in np.flatnonzero((stored != wanted[:, None]).any(axis=1)):
+        looked_at = slice(count if self.examination.growing else None)
+        for slot in np.flatnonzero((stored != wanted[:, None])[looked_at].any(axis=1)):
             name = self.labels.patch[slot] if slot < count else f"slot {slot}"
             said = "present" if wanted[slot] else "absent"
             self.found("presence", f"{name} in {key}", f"said to be {said}, {stored[slot].sum()} of its tiles are stored")

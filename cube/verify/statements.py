@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube.format.arrays import ArraySpec
+from cube.format.documents import parse_object
 from cube.format.layout import CLASS_NAMES, DAYS, NO_DAY, spatial
 
 _DECODING = {"scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned", "flag_masks", "calendar"}
@@ -16,6 +17,25 @@ _DECODING = {"scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsi
 
 Statement = tuple[str, str]
 """Where something wrong is said, and what is wrong with it."""
+
+
+def grown_document(told: Any, stored: bytes) -> bool:
+    """Tell whether a stored metadata document is of the array that the root tells of, with more patches."""
+    try:
+        document = parse_object(stored)
+        longer = all(there >= here for there, here in zip(document["shape"], told["shape"], strict=True))
+        rest = [
+            {k: v for k, v in item.items() if k != "shape"} | {"attributes": _own_words(item["attributes"])}
+            for item in (document, told)
+        ]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return False
+    return longer and rest[0] == rest[1]
+
+
+def _own_words(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes without what the files of an array say, which may be told no more when others come."""
+    return {name: value for name, value in attributes.items() if not name.startswith("file_")}
 
 
 def wrong_statements(

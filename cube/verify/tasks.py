@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube.format.arrays import ArraySpec, chunk_key
-from cube.format.originals import HEADERS, ORIGINALS, header_keys
+from cube.format.originals import HEADERS, ORIGINALS, PIXELS, header_keys
 from cube.format.tiles import TileLayout
 from cube.source.files import Source
 from cube.source.stacks import parted
@@ -66,6 +66,8 @@ class Examination:
     """Modalities of which each band is a file of its own."""
     tallied: Mapping[str, TallyJob] = field(default_factory=dict)
     """What a survey counts, by modality; nothing where none is taken."""
+    growing: bool = False
+    """Whether patches beyond those of the cube may be there already."""
 
 
 Arrays = dict[str, NDArray[Any]]
@@ -138,3 +140,14 @@ def _definitions(values: Arrays, rows: slice) -> list[str]:
         return [""] * len(values["patch"][rows])
     known = [*values["crs_wkt"].tolist(), ""]
     return [known[place] for place in values["crs_index"][rows].tolist()]
+
+
+def restored_text(values: Arrays, examination: Examination) -> str:
+    """Return how many files come back byte for byte, and how many do not."""
+    of_image = [layout.bands if name in examination.stacks else 1 for name, layout in examination.layouts.items()]
+    told = (values[f"{ORIGINALS}/header_size"] >= 0, values[f"{ORIGINALS}/pixel_start"] >= 0)
+    files, exact = (int((known * np.array(of_image)).sum()) for known in told)
+    bare = int(((values["kept"] == PIXELS) * np.array(of_image)).sum()) if "kept" in values else 0
+    parts = [f"{files:,} headers: {exact:,} files come back byte for byte"]
+    parts += [f"{files - exact - bare:,} with equal pixels, place and tags"] if files > exact + bare else []
+    return ", ".join([*parts, *([f"{bare:,} with equal pixels and place only"] if bare else [])])
