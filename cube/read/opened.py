@@ -13,17 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube.errors import CorruptError, RequestError
-from cube.format.arrays import ArraySpec, is_own, values_digest
+from cube.format.arrays import ArraySpec, is_own
 from cube.format.certificate import sealed
 from cube.format.documents import misshapen_stac, parse_object, require_object
 from cube.format.layout import FORMAT, dated, meanings, tile_layout
 from cube.format.root import require_expected
 from cube.format.shape import read_specs
-from cube.format.small import read_array
 from cube.format.target import COLLECTION, ROOT, target_of
 from cube.format.versions import SUPERSEDES, current_rows
 from cube.read.beside import Beside
 from cube.read.cache import TileCache
+from cube.read.certified import Certified, Presence
 from cube.read.pixels import PixelReader
 from cube.read.versions import as_it_was
 from cube.store.failures import undamaged
@@ -32,42 +32,6 @@ from cube.store.protocol import Readable
 from cube.store.urls import is_local, open_store
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Certified:
-    """A small array and the hash of its values that the root document certifies. Small to pickle."""
-
-    store: Readable
-    spec: ArraySpec
-    digest: str | None
-
-    def read(self) -> Array:
-        """Return the values. Raises ``CorruptError`` if they are not those certified."""
-        values = read_array(self.store, self.spec)
-        if values_digest(values) != self.digest:
-            raise CorruptError(
-                f"{self.store.url}/{self.spec.path}: its values are not those certified; `cube verify` tells more"
-            )
-        return values
-
-
-@dataclass
-class Presence:
-    """Whether each patch (patch) has an image of one modality; read when it is first asked, and not pickled."""
-
-    label: Certified
-    column: int
-    _known: Array | None = None
-
-    def __call__(self) -> Array:
-        """Return the column of the modality."""
-        if self._known is None:
-            self._known = self.label.read()[:, self.column].astype(bool)
-        return self._known
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Presence, (self.label, self.column)
 
 
 @dataclass(frozen=True)
@@ -223,9 +187,9 @@ def read_root(
 ) -> Root:
     """Read the root document of a cube, given by its own URL or that of a STAC document or catalog that lists it.
 
-    ``expect`` is the digest of the root, or of the ``version`` that is asked for, as it was noted before. Raises ``FileNotFoundError`` if nothing is there,
-    ``RequestError`` for a STAC document without a Zarr asset, ``CorruptError`` for a root document that is damaged or not
-    the expected one.
+    ``expect`` is the digest of the root, or of the ``version`` that is asked for, as it was noted before. Raises
+    ``FileNotFoundError`` if nothing is there, ``RequestError`` for a STAC document without a Zarr asset, ``CorruptError`` for a
+    root document that is damaged or not the expected one.
     """
     url = str(url).rstrip("/")
     if url.endswith(".json") and not url.endswith(f"/{ROOT}"):
@@ -253,7 +217,7 @@ def _parsed(url: str, data: bytes) -> Any:
 
 
 def opened_cube(root: Root, version: int | None = None) -> OpenedCube | None:
-    """Return the cube, or None for a Zarr group that is none of this package's; as it was in an earlier version if one is named.
+    """Return the cube, or its earlier ``version``; None for a Zarr group that is none of this package's.
 
     Raises ``CorruptError`` for a cube whose root document is not as the format has it, whoever sealed it.
     """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,9 +53,9 @@ def open_scene(
     without a CRS, and ``x`` and ``y`` count pixels. The attributes ``patches``, ``patches_placed``, ``parts`` and
     ``patches_not_placed`` tell what was left out. Where patches disagree about a pixel, the first one says what it is.
 
-    ``expect`` is the digest that was noted of the cube, ``version`` takes one that has grown as it was. ``season`` may be left out if only one has a scene of this number.
-    Raises ``RequestError`` for an unknown season or
-    scene, and for patches that make no raster: several CRSs or pixel sizes, or a rotated grid.
+    ``expect`` is the digest that was noted of the cube, ``version`` takes one that has grown as it was. ``season`` may be left
+    out if only one has a scene of this number. Raises ``RequestError`` for an unknown season or scene, and for patches that
+    make no raster: several CRSs or pixel sizes, or a rotated grid.
     """
     source = open_certified(url, storage_options, expect, version)
     cube = open_cube(source.url, storage_options=storage_options, version=version)

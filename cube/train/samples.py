@@ -52,9 +52,9 @@ class Samples:
     units and type, and from ``patch`` to the ids. Small to pickle; the store is opened where pixels are read.
 
     Options are those of :class:`Choice`; ``expect`` is the digest that was noted of the cube, and ``CorruptError`` is raised
-    for any other; ``version`` takes a cube that has grown as it was. Raises ``RequestError`` for an unknown modality, band or filter, for an empty
-    choice and for incomplete patches unless ``incomplete`` says what becomes of them; ``FileNotFoundError`` if nothing is
-    there.
+    for any other; ``version`` takes a cube that has grown as it was. Raises ``RequestError`` for an unknown modality, band or
+    filter, for an empty choice and for incomplete patches unless ``incomplete`` says what becomes of them;
+    ``FileNotFoundError`` if nothing is there.
     """
 
     def __init__(
