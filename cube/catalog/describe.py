@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from cube.catalog.collection import (
     Document,
     band_name,
     derive,
-    file_facts,
     make_collection,
     read_template,
     root_asset,
@@ -31,6 +29,7 @@ from cube.catalog.collection import (
     with_extensions,
     zarr_asset,
 )
+from cube.catalog.overviews import overview_assets, pictures
 from cube.catalog.page import datasheet
 from cube.catalog.patch_table import WANTED, parquet, patch_table
 from cube.errors import RequestError
@@ -38,18 +37,18 @@ from cube.format.arrays import ArraySpec, read_spec
 from cube.format.root import read_root
 from cube.format.small import read_array
 from cube.format.target import COLLECTION, Target
+from cube.format.versions import SUPERSEDES, current_rows, versions_of
 from cube.geo.footprints import Rectangle, Shape, footprint, outline, rectangle
 from cube.geo.projection import System, numbered, system
 from cube.query.table import TABLE
 from cube.recipes import WHOLE
 from cube.recipes.recipe import Recipe
-from cube.survey.summary import Key, Survey
+from cube.survey.summary import Survey
 from cube.tasks.labelling import label_texts, patch_labels
 from cube.verify.report import Report
 
 CATALOG = "catalog.json"
 _ITEMS = "items"
-_OVERVIEWS = "overviews"
 _VERSION = 16
 """Digits of the pixels' digest that are the collection's version: equal versions hold equal pixels."""
 _COUNTS = ("nan_count", "zero_count", "saturated_count")
@@ -94,11 +93,15 @@ def describe(target: Target, recipe: Recipe, report: Report, survey: Survey, *, 
     _check_recipe(target, recipe, facts)
     listed = root["consolidated_metadata"]["metadata"]
     specs = [read_spec(path, document) for path, document in listed.items() if document["node_type"] == "array"]
-    labels = {spec.path: read_array(target.cube, spec) for spec in specs if spec.path in WANTED | recipe.labels.keys()}
+    wanted = WANTED | recipe.labels.keys() | {SUPERSEDES}
+    labels = {spec.path: read_array(target.cube, spec) for spec in specs if spec.path in wanted}
+    patches = len(labels["patch"])
+    labels, survey = _current(labels, survey)
     cube = target.cube.url.rpartition("/")[2]
     digest = f"{facts['certificate']['hash']}:{facts['certificate']['pixels']}"
-    table = parquet(patch_table(recipe, labels, survey.patch_classes, href=f"../{cube}", digest=digest))
-    files = {**_pictures(survey), TABLE: table}
+    earlier = [f"{facts['certificate']['hash']}:{state.pixels}" for state in versions_of(facts, patches)[:-1]]
+    table = parquet(patch_table(recipe, labels, survey.patch_classes, href=f"../{cube}", digest=digest, earlier=earlier))
+    files = {**pictures(survey), TABLE: table}
     items = {
         f"{_ITEMS}/{season}-{scene}.json": _item(recipe, (season, scene), labels, rows, survey, href=f"../../{cube}")
         for season, scene, rows in _scenes(recipe, labels)
@@ -109,6 +112,7 @@ def describe(target: Target, recipe: Recipe, report: Report, survey: Survey, *, 
         "patchcube:patches": len(labels["scene"]),
         "patchcube:digest": facts["certificate"]["root"],
         "patchcube:pixels_digest": digest,
+        "patchcube:versions": [{**state._asdict()} for state in versions_of(facts, patches)],
         "patchcube:checks": [check.name for check in report.checks],
         "patchcube:classes": survey.whole.classes,
         "patchcube:raw_bytes": _raw_bytes(specs, recipe, labels["present"]),
@@ -124,6 +128,14 @@ def describe(target: Target, recipe: Recipe, report: Report, survey: Survey, *, 
     return Catalog(documents={**items, COLLECTION: collection, CATALOG: _root(collection)}, files=files)
 
 
+def _current(labels: Labels, survey: Survey) -> tuple[Labels, Survey]:
+    """Return labels and survey of the patches that nobody has replaced; ``index`` tells their rows."""
+    rows = current_rows(labels[SUPERSEDES]) if SUPERSEDES in labels else np.arange(len(labels["patch"]))
+    classes = {name: of._replace(shares=of.shares[rows]) for name, of in survey.patch_classes.items()}
+    chosen = {name: values if name == "crs_wkt" else values[rows] for name, values in labels.items() if name != SUPERSEDES}
+    return {**chosen, "index": rows}, replace(survey, patch_classes=classes)
+
+
 def _root(collection: Document) -> Document:
     """Return the root catalog, which has one child."""
     return {
@@ -137,17 +149,6 @@ def _root(collection: Document) -> Document:
             {"rel": "child", "href": f"./{COLLECTION}", "type": "application/json", "title": collection["title"]},
         ],
     }
-
-
-def _pictures(survey: Survey) -> dict[str, bytes]:
-    return {
-        overview_path(key, name): picture for key, pictures in survey.overviews.items() for name, picture in pictures.items()
-    }
-
-
-def overview_path(key: Key, name: str) -> str:
-    """Return where the picture of a scene and a modality lies in a catalog."""
-    return f"{_OVERVIEWS}/{key[0]}-{key[1]}-{name}.png"
 
 
 def _raw_bytes(specs: Iterable[ArraySpec], recipe: Recipe, present: NDArray[np.bool_]) -> int:
@@ -208,7 +209,7 @@ def _item(
             **({"bbox": list(place.bbox)} if place else {}),
             "properties": properties,
             "links": [*_up(), store_link(href)],
-            "assets": {"zarr": zarr_asset(href) | {"bands": bands}, **_overview_assets(recipe, key, survey)},
+            "assets": {"zarr": zarr_asset(href) | {"bands": bands}, **overview_assets(recipe, key, survey)},
             "collection": recipe.name,
         }
     )
@@ -239,24 +240,6 @@ def _by_class(recipe: Recipe, survey: Survey, rows: NDArray[np.intp]) -> Documen
     wider = {name: Counter(label_texts(*way)[0]) for name, way in ways.items() if len(way[0]) < len(listed)}
     by_label = {name: {text: found[text] for text in ways[name][0] if found[text]} for name, found in wider.items()}
     return {"patchcube:patches_by_class": by_class, **({"patchcube:patches_by_label": by_label} if by_label else {})}
-
-
-def _overview_assets(recipe: Recipe, key: tuple[str, int], survey: Survey) -> Document:
-    """Return the overviews of a scene; the first in colours, or else the first, is its thumbnail too."""
-    assets, what = {}, "Map" if survey.drawn[key] else "Patches side by side"
-    for name, picture in survey.overviews[key].items():
-        width, height = struct.unpack(">II", picture[16:24])
-        assets[f"overview-{name}"] = {
-            "href": f"../{overview_path(key, name)}",
-            "type": "image/png",
-            "title": f"{what}, 1/{survey.reduction[name]}: {recipe.modalities[name].title}",
-            "roles": ["overview"],
-            "proj:shape": [height, width],
-            **file_facts(picture),
-        }
-    colored = (name for name, modality in recipe.modalities.items() if any(b.common_name == "red" for b in modality.bands))
-    first = next(colored, next(iter(recipe.modalities)))
-    return {**assets, "thumbnail": {**assets[f"overview-{first}"], "roles": ["thumbnail"]}}
 
 
 def _rectangles(recipe: Recipe, labels: Labels) -> dict[System, Rectangle]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, time
 from typing import Any
 
@@ -23,7 +23,7 @@ from cube.geo.boxes import bounds
 from cube.geo.polygons import polygons
 from cube.geo.projection import numbered
 from cube.query.filters import CLASS
-from cube.query.table import DIGEST, FACTS, VALUES
+from cube.query.table import DIGEST, EARLIER, FACTS, VALUES
 from cube.recipes.recipe import Recipe
 from cube.survey.summary import PatchClasses
 from cube.tasks.labelling import label_texts, patch_labels
@@ -44,11 +44,13 @@ _VARIED = ("id", "geometry", "bbox", "proj:centroid", "proj:transform", "patchcu
 _SEARCHED = ("id", "bbox", "proj:centroid", "patchcube:season", "patchcube:scene", "patchcube:number", "patchcube:split")
 
 
-def patch_table(recipe: Recipe, labels: Labels, classes: Classes, *, href: str, digest: str) -> pa.Table:
+def patch_table(
+    recipe: Recipe, labels: Labels, classes: Classes, *, href: str, digest: str, earlier: Sequence[str] = ()
+) -> pa.Table:
     """Return the table of all patches, a STAC item per row.
 
     ``labels`` are the cube's (:data:`WANTED`), ``href`` leads from the table's folder to the cube, ``digest`` is the
-    certificate of the cube's pixels.
+    certificate of the cube's pixels, ``earlier`` those of its earlier versions.
     """
     rows = len(labels["patch"])
     columns = {
@@ -68,7 +70,7 @@ def patch_table(recipe: Recipe, labels: Labels, classes: Classes, *, href: str, 
     }
     extensions = with_extensions({**dict.fromkeys(columns), "assets": {"zarr": zarr_asset(href)}})["stac_extensions"]
     table = pa.table({**columns, "stac_extensions": _constant(extensions, rows, pa.list_(pa.string()))})
-    return table.replace_schema_metadata(_metadata(table, _texts(recipe, labels) | _words(said), digest))
+    return table.replace_schema_metadata(_metadata(table, _texts(recipe, labels) | _words(said), digest, earlier))
 
 
 def parquet(table: pa.Table) -> bytes:
@@ -188,7 +190,7 @@ def _own(recipe: Recipe, labels: Labels) -> dict[str, Any]:
 def _names(labels: Labels) -> dict[str, Any]:
     texts = [name for name in ("season", "split") if name in labels]
     return {
-        "patchcube:index": pa.array(np.arange(len(labels["patch"]), dtype=np.int32)),
+        "patchcube:index": pa.array(labels["index"].astype(np.int32)),
         **{f"patchcube:{name}": pa.array(labels[name].astype(str), pa.string()) for name in texts},
         **{f"patchcube:{name}": pa.array(labels[name], pa.int32()) for name in ("scene", "number")},
     }
@@ -243,7 +245,7 @@ def _texts(recipe: Recipe, labels: Labels) -> dict[str, list[str]]:
     return {name: np.unique(of.astype(str)).tolist() for name, of in values.items()}
 
 
-def _metadata(table: pa.Table, values: Mapping[str, list[str]], digest: str) -> dict[str, str]:
+def _metadata(table: pa.Table, values: Mapping[str, list[str]], digest: str, earlier: Sequence[str]) -> dict[str, str]:
     place: dict[str, Any] = {
         "encoding": "WKB",
         "geometry_types": ["Polygon", "MultiPolygon"] if "bbox" in table.column_names else [],
@@ -253,5 +255,5 @@ def _metadata(table: pa.Table, values: Mapping[str, list[str]], digest: str) -> 
     if "bbox" in table.column_names:
         place["covering"] = {"bbox": {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}}
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": place}}
-    own = {DIGEST: digest, VALUES: values}
+    own = {DIGEST: digest, VALUES: values, **({EARLIER: list(earlier)} if earlier else {})}
     return {key: json.dumps(value) for key, value in {"geo": geo, "stac-geoparquet": {"version": "1.0.0"}, FACTS: own}.items()}

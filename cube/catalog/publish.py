@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from cube.catalog import PAGE
-from cube.catalog.describe import _ITEMS, _OVERVIEWS, CATALOG, Catalog, overview_path
+from cube.catalog.describe import _ITEMS, CATALOG, Catalog
+from cube.catalog.overviews import OVERVIEWS, overview_path
 from cube.errors import StorageError, UntrustedError
 from cube.format.target import COLLECTION, Target
 from cube.store.protocol import Readable, Store
@@ -32,7 +33,7 @@ def publish(catalog: Catalog, target: Target, report: Report) -> str:
     try:
         publish_files(target.stac, _new(target.stac, list(catalog.contents())))
         kept = catalog.documents.keys() | catalog.files.keys()
-        stale = {entry.key for folder in (_ITEMS, _OVERVIEWS) for entry in target.stac.list(folder)} - kept
+        stale = {entry.key for folder in (_ITEMS, OVERVIEWS) for entry in target.stac.list(folder)} - kept
         for path in sorted(stale):
             target.stac.remove(path)
     except OSError as error:

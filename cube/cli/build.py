@@ -107,6 +107,7 @@ def plan(recipe: str | None, source: str, profile: str | None, as_json: bool, **
 )
 @FLUSH
 @click.option("--grow", is_flag=True, help="Add the patches that the cube lacks to it; begin it where there is none.")
+@click.option("--replace-patches", is_flag=True, help="Grow, and take patches whose pixels have changed in place of the old.")
 @click.option("--replace", is_flag=True, help="Throw away what an unfinished build with other options has written.")
 @JSON
 def build_command(recipe: str | None, source: str, to: str, profile: str | None, as_json: bool, **options: Any) -> None:
@@ -119,6 +120,7 @@ def build_command(recipe: str | None, source: str, to: str, profile: str | None,
     from cube.jobs.planning import Chosen
 
     machine = Machine(**{item.name: options.pop(item.name) for item in fields(Machine)})
+    options["grow"] |= options["replace_patches"]
     built = run_build(chosen, source, to, Chosen(**options), machine, quiet=as_json)
     print_value(built.document() if as_json else built_text(built, to), as_json)
     sys.exit(_built_code(built))

@@ -16,6 +16,7 @@ from cube.format.root import read_root
 from cube.format.shape import PER_PATCH
 from cube.format.small import read_array
 from cube.format.target import Target
+from cube.format.versions import versions_of
 from cube.read.opened import OpenedCube, open_certified
 from cube.recipes import WHOLE
 
@@ -28,9 +29,9 @@ def describe_cube(target: Target) -> dict[str, Any]:
     _, document = read_root(target)
     attributes = document["attributes"]
     cube = open_certified(target.url, target.cube.options)
-    seasons = cube.value("season")
+    seasons = cube.current("season")
     counts = {name: int((seasons == name).sum()) for name in attributes["cube"]["seasons"]}
-    scenes = {(season, int(scene)) for season, scene in zip(seasons, cube.value("scene"), strict=True)}
+    scenes = {(season, int(scene)) for season, scene in zip(seasons, cube.current("scene"), strict=True)}
     sizes = {entry.key: entry.size for entry in target.cube.list()}
     facts: dict[str, Any] = {
         "url": target.url,
@@ -45,20 +46,22 @@ def describe_cube(target: Target) -> dict[str, Any]:
         "files": _files(target, document, cube),
         "digest": attributes["cube"]["certificate"]["root"],
         "pixels_digest": attributes["cube"]["certificate"]["pixels"],
+        "versions": [state._asdict() for state in versions_of(attributes["cube"], cube.whole)],
+        "replaced": cube.whole - len(seasons),
         "open_with": attributes["open_with"].replace("URL", repr(target.url)),
     }
     if "split" in cube.specs:
-        splits, numbers = np.unique(cube.value("split"), return_counts=True)
+        splits, numbers = np.unique(cube.current("split"), return_counts=True)
         facts["splits"] = dict(zip(splits.tolist(), numbers.tolist(), strict=True))
     own = [name for name in cube.labels if name not in PER_PATCH and "/" not in name]
-    facts["labels"] = {name: _told(cube.value(name), cube.shown.get(name)) for name in own}
+    facts["labels"] = {name: _told(cube.current(name), cube.shown.get(name)) for name in own}
     if "epsg" in cube.specs:
-        epsg = cube.value("epsg")
-        known = np.isfinite(cube.value("lon"))
+        epsg = cube.current("epsg")
+        known = np.isfinite(cube.current("lon"))
         own = cube.value("crs_wkt").tolist() if "crs_wkt" in cube.specs else []
         facts["crs"] = [*sorted({f"EPSG:{code}" for code in epsg[epsg > 0].tolist()}), *own]
         if known.any():
-            facts["bbox"] = [float(f(cube.value(axis)[known])) for f in (np.min, np.max) for axis in ("lon", "lat")]
+            facts["bbox"] = [float(f(cube.current(axis)[known])) for f in (np.min, np.max) for axis in ("lon", "lat")]
     for place, name in enumerate(attributes["cube"]["modalities"]):
         facts["modalities"][name] = _modality(cube, name, place, sizes)
     return facts
@@ -102,7 +105,7 @@ def _files(target: Target, document: dict[str, Any], cube: OpenedCube) -> dict[s
 
 def _modality(cube: OpenedCube, name: str, place: int, sizes: dict[str, int]) -> dict[str, Any]:
     array = cube.specs[name]
-    dtype, present = np.dtype(array.dtype), cube.value("present")[:, place]
+    dtype, present = np.dtype(array.dtype), cube.current("present")[:, place]
     return {
         "title": array.attributes["long_name"],
         "units": array.attributes["units"],
@@ -111,7 +114,7 @@ def _modality(cube: OpenedCube, name: str, place: int, sizes: dict[str, int]) ->
         "patches": int(present.sum()),
         "missing": int((~present).sum()),
         "files_say": {key: value for key, value in array.attributes.items() if key.startswith("file_")},
-        "patches_with_nan": int((cube.value("nan_count")[:, place] > 0).sum()),
+        "patches_with_nan": int((cube.current("nan_count")[:, place] > 0).sum()),
         "raw_bytes": int(present.sum()) * int(np.prod(array.shape[1:])) * dtype.itemsize,
         "stored_bytes": sum(value for key, value in sizes.items() if key.startswith(f"{name}/c/")),
     }
@@ -125,6 +128,11 @@ def info_text(facts: dict[str, Any]) -> str:
         f"{facts['title']} ({facts['url']}, format {facts['format']})",
         f"{counted(facts['patches'], 'patch')}{scenes}{seasons}",
     ]
+    if facts["replaced"]:
+        lines[-1] += f"; {facts['replaced']:,} more were replaced by others and are not shown"
+    if len(facts["versions"]) > 1:
+        told = ", ".join(f"{state['number']} of {state['patches']:,} patches" for state in facts["versions"])
+        lines.append(f"Versions: {told} (open_cube(…, version=1) shows it as it was)")
     if "splits" in facts:
         lines.append("Splits: " + ", ".join(f"{name} {count:,}" for name, count in facts["splits"].items()))
     lines += [_label_text(name, told) for name, told in facts["labels"].items() if told]

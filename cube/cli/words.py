@@ -180,7 +180,7 @@ def built_text(built: Built, url: str) -> str:
     lines = [f"{done}: {counted(built.plan.patches, 'patch')} in {duration(built.seconds)}"]
     if written.resumed:
         lines[0] += f" ({written.resumed:,} of {built.plan.tasks:,} batches stood from an earlier run)"
-    lines.append(f"  {size(raw)} of pixels stored in {size(written.shard_bytes)}: 1/{raw / written.shard_bytes:.1f}")
+    lines.append(f"  {size(raw)} of pixels stored in {size(written.new_bytes)}: 1/{raw / max(1, written.new_bytes):.1f}")
     for name, (used, stored) in written.tiles().items():
         lines.append(f"  {name:10} {used:,} tiles, {stored:,} stored: each used {used / max(1, stored):.2f} times")
     across = {name: layout.across**2 for name, layout in built.plan.job.layouts.items()}

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cube.convert.plan import WORKER_BASE_BYTES, Base, Job, Plan, batch_bytes
 from cube.errors import IncompleteError, RequestError
@@ -18,6 +20,7 @@ from cube.source.expectations import expectations
 from cube.source.inventory import Inventory
 from cube.source.rejected import Rejected
 
+_NONE = np.empty(0, np.intp)
 _SHOWN = 5
 """Patches named in a message."""
 
@@ -46,6 +49,7 @@ def plan_of(  # noqa: PLR0913 (the parts of a plan)
     *,
     spool: int = 0,
     base: Base | None = None,
+    supersedes: NDArray[Any] = _NONE,
 ) -> Plan:
     """Return the plan to write all patches of an inventory. Raises ``RequestError`` as ``make_plan`` does."""
     if len(inventory):
@@ -57,6 +61,8 @@ def plan_of(  # noqa: PLR0913 (the parts of a plan)
         whole.update(part.encode())
     for name, values in inventory.labels.items():
         whole.update(f"{name} {values.tolist()}".encode())
+    if (supersedes >= 0).any():
+        whole.update(repr(supersedes.tolist()).encode())
     return Plan(
         recipe=recipe,
         inventory=inventory,
@@ -66,6 +72,7 @@ def plan_of(  # noqa: PLR0913 (the parts of a plan)
         batch_digests=digests,
         digest=whole.hexdigest(),
         base=base,
+        supersedes=supersedes,
     )
 
 

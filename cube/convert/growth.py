@@ -16,14 +16,16 @@ from blake3 import blake3
 from cube.convert.labels import Arrays, label_values
 from cube.convert.plan import Plan
 from cube.convert.said import Said
-from cube.convert.standing import ADDED, Standing
+from cube.convert.standing import Standing
 from cube.errors import CorruptError, RequestError
+from cube.format.additions import ADDITIONS, definition_arrays, supersedes_array
 from cube.format.arrays import ArraySpec, encode_chunk, group_document, metadata_bytes, values_digest
 from cube.format.certificate import certificate, pixels_digest, seal
-from cube.format.layout import FORMAT, definition_arrays
+from cube.format.layout import FORMAT
 from cube.format.originals import HEADERS, ORIGINALS, header_spec
 from cube.format.root import consolidated, opening_line
 from cube.format.target import ROOT, Target
+from cube.format.versions import SUPERSEDES
 from cube.records.receipts import Receipt
 from cube.store.protocol import Store
 
@@ -69,6 +71,10 @@ def _joined(plan: Plan, standing: Standing, new: Arrays) -> tuple[Arrays, dict[s
     if "crs_wkt" in new or "crs_wkt" in values:
         values, new, more = _definitions(plan, standing, new)
         specs |= {spec.path: spec for spec in more}
+    if SUPERSEDES in values or (plan.supersedes >= 0).any():
+        specs[SUPERSEDES] = supersedes_array(plan.recipe, standing.patches + plan.patches)
+        values.setdefault(SUPERSEDES, np.full(standing.patches, -1, np.int32))
+        new[SUPERSEDES] = plan.supersedes
     for path, spec in specs.items():
         if spec.dimensions[0] == "patch" and path in values:
             added = np.ascontiguousarray(new[path], dtype=spec.dtype)
@@ -114,7 +120,7 @@ def _attributes(
     """Return the attributes of the root."""
     attributes = {key: value for key, value in standing.document["attributes"].items() if key != "subset"}
     named = attributes["coordinates"].split()
-    attributes["coordinates"] = " ".join([*named, *sorted((specs.keys() & ADDED) - set(named))])
+    attributes["coordinates"] = " ".join([*named, *sorted((specs.keys() & ADDITIONS) - set(named))])
     attributes["open_with"] = opening_line(values["season"])
     facts = standing.facts
     before = {"patches": standing.patches, "pixels": facts["certificate"]["pixels"], "digest": standing.digest}

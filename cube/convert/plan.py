@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cube.format.arrays import ArraySpec
 from cube.format.layout import FORMAT
@@ -106,6 +109,8 @@ class Plan:
     """Equal inputs, equal digest."""
     base: Base | None = None
     """The cube that it adds to; None for a new one."""
+    supersedes: NDArray[Any] = field(default_factory=lambda: np.empty(0, np.intp))
+    """(patch): the row of the cube whose place it takes; -1 where it takes none."""
     known: int = 0
     """Patches of the source that this cube has already."""
     others: tuple[str, ...] = ()

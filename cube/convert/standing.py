@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cube.convert.deciding import apply_policy, job_of, plan_of
 from cube.convert.plan import Base, Plan
 from cube.errors import CorruptError, RequestError
+from cube.format.additions import ADDITIONS
 from cube.format.arrays import ArraySpec, values_digest
 from cube.format.layout import all_arrays, tile_layout, tile_layouts
 from cube.format.originals import HEADERS, ORIGINALS, header_keys
@@ -23,8 +24,6 @@ from cube.recipes.recipe import Recipe, with_modalities
 from cube.recipes.sections import Incomplete
 from cube.source.inventory import Inventory
 
-ADDED = {"crs_index", "crs_wkt"}
-"""Arrays that a cube has only where its files need them."""
 _AS_BUILT = "as built"
 
 Array = NDArray[Any]
@@ -144,7 +143,7 @@ def _require_alike(recipe: Recipe, standing: Standing) -> None:
         if here != there:
             raise RequestError(f"{standing.url} has {what} {there}, the recipe {here}: a cube that grows keeps them")
     wanted = {spec.path: spec for spec in all_arrays(recipe, standing.patches)}
-    others = sorted(wanted.keys() ^ (standing.specs.keys() - ADDED))
+    others = sorted(wanted.keys() ^ (standing.specs.keys() - ADDITIONS))
     if others:
         raise RequestError(
             f"{standing.url} and recipe {recipe.name!r} differ in {', '.join(others)}: a cube that grows keeps its labels; "
@@ -195,7 +194,8 @@ def plan_growth(
 ) -> Plan:
     """Decide everything to add the patches of an inventory to a cube, which a :func:`fitted` recipe describes.
 
-    There may be none. Raises ``IncompleteError`` and ``RequestError`` as ``make_plan`` does.
+    Those that it has already take the place of the rows that stand there. There may be none. Raises ``IncompleteError`` and
+    ``RequestError`` as ``make_plan`` does.
     """
     inventory = apply_policy(inventory, incomplete)
     total = standing.patches + len(inventory)
@@ -203,4 +203,6 @@ def plan_growth(
         replace(spec, shape=(total, *spec.shape[1:])) if spec.dimensions[0] == "patch" else spec
         for spec in standing.specs.values()
     ]
-    return plan_of(recipe, inventory, arrays, job_of(recipe, incomplete), software, spool=spool, base=standing.base())
+    rows = known_rows(standing, inventory.patch)
+    job = job_of(recipe, incomplete)
+    return plan_of(recipe, inventory, arrays, job, software, spool=spool, base=standing.base(), supersedes=rows)

@@ -63,6 +63,7 @@ def write_batch(job: Job, batch: Batch, source: Source, target: Target, header: 
             sink = stack.enter_context(target.cube.writing(key))
             writers[name] = resumed_writer(layout, target.cube, key, batch.kept, sink.write)
         known = {name: len(writer.seen) for name, writer in writers.items()}
+        taken_over = sum(writer.stored for writer in writers.values())
         for slot, (rasters, rejected) in enumerate(read_patches(job, batch, source)):
             columns.rejected += rejected
             for name, raster in rasters.items():
@@ -84,6 +85,7 @@ def write_batch(job: Job, batch: Batch, source: Source, target: Target, header: 
         "seconds": time.time() - started,
         "cpu_seconds": time.process_time() - cpu,
         "objects": objects,
+        "taken_over": taken_over,
     }
     whole = {**receipt, "columns": columns.document()}
     target.cube.secure(objects)

@@ -22,10 +22,11 @@ from cube.convert.statement import root_attributes
 from cube.convert.tolerance import CERTAIN, TOLERANT, Outcome, Tolerance
 from cube.convert.worker import run_batch
 from cube.errors import CorruptError, TargetError
+from cube.format.additions import definition_arrays
 from cube.format.arrays import ArraySpec, group_document, metadata_bytes, values_digest
 from cube.format.certificate import certificate, pixels_digest, seal
 from cube.format.documents import parse_object
-from cube.format.layout import constant_arrays, definition_arrays, label_arrays, original_arrays
+from cube.format.layout import constant_arrays, label_arrays, original_arrays
 from cube.format.originals import HEADERS, ORIGINALS, header_spec
 from cube.format.root import consolidated
 from cube.format.small import write_array
@@ -65,6 +66,11 @@ class Written:
         """Bytes of all shards."""
         sizes = (receipt["objects"].items() for receipt in self.receipts)
         return sum(size for items in sizes for key, size in items if not key.startswith(ORIGINALS))
+
+    @property
+    def new_bytes(self) -> int:
+        """Bytes of all shards, without those that were taken over from a cube that has grown."""
+        return self.shard_bytes - sum(int(receipt["taken_over"]) for receipt in self.receipts)
 
     @property
     def peak_bytes(self) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +27,6 @@ CLASS_NAMES = "class_names"
 """Attribute of a label of several classes: the names of its bits."""
 DAYS = "days since 2000-01-01"
 """Units of labels that are dates."""
-_ROOM = 4096
-"""Characters by which the room for the definition of a CRS is measured."""
 FORMAT = "1.4"
 """Version of the format on disk."""
 
@@ -106,36 +103,36 @@ def label_arrays(recipe: Recipe, patches: int) -> list[ArraySpec]:
     """Return the per-patch coordinates."""
     kinds = len(recipe.modalities)
     specs = [
-        _label(recipe, patches, "patch", f"<U{recipe.patch.id_length}", "unique id of the patch", fill=""),
-        _label(recipe, patches, "season", _text(recipe.seasons), "season", fill=""),
-        _label(recipe, patches, "scene", "<i4", "scene number, unique within a season only"),
-        _label(recipe, patches, "number", "<i4", "patch number within the scene, as in the file names"),
+        label_spec(recipe, patches, "patch", f"<U{recipe.patch.id_length}", "unique id of the patch", fill=""),
+        label_spec(recipe, patches, "season", _text(recipe.seasons), "season", fill=""),
+        label_spec(recipe, patches, "scene", "<i4", "scene number, unique within a season only"),
+        label_spec(recipe, patches, "number", "<i4", "patch number within the scene, as in the file names"),
     ]
-    specs += [_own_label(recipe, patches, name, label) for name, label in recipe.labels.items()]
+    specs += [_ownlabel_spec(recipe, patches, name, label) for name, label in recipe.labels.items()]
     if recipe.splits is not None:
         names = (recipe.splits.otherwise, *recipe.splits.scenes)
-        specs.append(_label(recipe, patches, "split", _text(names), "official split", fill=""))
+        specs.append(label_spec(recipe, patches, "split", _text(names), "official split", fill=""))
     if recipe.source.georeference == "file":
         affine = "x = a·column + b·row + c, y = d·column + e·row + f at pixel corners; a b c d e f in CRS units"
         specs += [
-            _label(recipe, patches, "epsg", "<i4", "EPSG code of the patch's CRS; 0 where it has none"),
-            _label(recipe, patches, "transform", "<f8", affine, ("affine", 6), fill="nan"),
-            _label(recipe, patches, "lon", "<f8", "longitude of the patch's centre", fill="nan", units="degrees_east"),
-            _label(recipe, patches, "lat", "<f8", "latitude of the patch's centre", fill="nan", units="degrees_north"),
+            label_spec(recipe, patches, "epsg", "<i4", "EPSG code of the patch's CRS; 0 where it has none"),
+            label_spec(recipe, patches, "transform", "<f8", affine, ("affine", 6), fill="nan"),
+            label_spec(recipe, patches, "lon", "<f8", "longitude of the patch's centre", fill="nan", units="degrees_east"),
+            label_spec(recipe, patches, "lat", "<f8", "latitude of the patch's centre", fill="nan", units="degrees_north"),
         ]
     per_kind = ("modality", kinds)
-    specs.append(_label(recipe, patches, "present", "|b1", "whether the patch has this modality", per_kind, fill=False))
+    specs.append(label_spec(recipe, patches, "present", "|b1", "whether the patch has this modality", per_kind, fill=False))
     flags = {"flag_values": list(range(len(KEPT))), "flag_meanings": " ".join(KEPT)}
-    specs.append(_label(recipe, patches, "kept", "|u1", "what comes back of the source file", per_kind, flags=flags))
+    specs.append(label_spec(recipe, patches, "kept", "|u1", "what comes back of the source file", per_kind, flags=flags))
     for name in ("nan", "zero", "saturated"):
         text = f"{name} pixels, over all bands"
-        specs.append(_label(recipe, patches, f"{name}_count", "<i4", text, per_kind))
+        specs.append(label_spec(recipe, patches, f"{name}_count", "<i4", text, per_kind))
     text = "BLAKE3 of the patch's pixels, see the format's description"
-    specs.append(_label(recipe, patches, "digest", "|u1", text, per_kind, ("digest_byte", DIGEST_SIZE)))
+    specs.append(label_spec(recipe, patches, "digest", "|u1", text, per_kind, ("digest_byte", DIGEST_SIZE)))
     return specs
 
 
-def _own_label(recipe: Recipe, patches: int, name: str, label: Label) -> ArraySpec:
+def _ownlabel_spec(recipe: Recipe, patches: int, name: str, label: Label) -> ArraySpec:
     """Return a label that the recipe names; dates are days, as CF has them, of which xarray makes dates."""
     rest: dict[str, Any] = {"units": label.units} if label.units else {}
     if label.type == "date":
@@ -145,7 +142,7 @@ def _own_label(recipe: Recipe, patches: int, name: str, label: Label) -> ArraySp
         masks = {"flag_masks": [1 << place for place in range(len(names))], "flag_meanings": " ".join(map(class_word, names))}
         rest |= {"flags": {**masks, CLASS_NAMES: names}}
     fill: Any = {"text": "", "class": "", "number": "nan", "date": NO_DAY}.get(label.type, 0)
-    return _label(recipe, patches, name, label.dtype, label.description or name, fill=fill, **rest)
+    return label_spec(recipe, patches, name, label.dtype, label.description or name, fill=fill, **rest)
 
 
 def as_dates(days: NDArray[Any]) -> NDArray[np.datetime64]:
@@ -182,10 +179,10 @@ def dated(specs: Iterable[ArraySpec]) -> set[str]:
 
 def constant_arrays(recipe: Recipe) -> list[tuple[ArraySpec, NDArray[Any]]]:
     """Return the coordinates that do not vary by patch, with their values: bands, wavelengths, legends."""
-    made = [_constant("modality", ("modality",), list(recipe.modalities), "kind of image")]
+    made = [constant("modality", ("modality",), list(recipe.modalities), "kind of image")]
     for name, modality in recipe.modalities.items():
         dimension = f"{name}_band"
-        made.append(_constant(dimension, (dimension,), [band.name for band in modality.bands], "band"))
+        made.append(constant(dimension, (dimension,), [band.name for band in modality.bands], "band"))
         made += _band_facts(name, dimension, modality.bands)
     for name, classes in recipe.legends.items():
         dimension = f"{name}_class"
@@ -194,27 +191,14 @@ def constant_arrays(recipe: Recipe) -> list[tuple[ArraySpec, NDArray[Any]]]:
             "flag_meanings": " ".join(class_word(item.name) for item in classes),
         }
         codes = np.array([item.value for item in classes], np.int32)
-        made.append(_constant(f"{name}_code", (dimension,), codes, f"class codes of {name}", flags))
-        made.append(_constant(f"{name}_name", (dimension,), [c.name for c in classes], f"class names of {name}"))
+        made.append(constant(f"{name}_code", (dimension,), codes, f"class codes of {name}", flags))
+        made.append(constant(f"{name}_name", (dimension,), [c.name for c in classes], f"class names of {name}"))
         colors = [f"#{item.color}" for item in classes]
-        made.append(_constant(f"{name}_color", (dimension,), colors, f"class colours of {name}"))
+        made.append(constant(f"{name}_color", (dimension,), colors, f"class colours of {name}"))
         if any(item.group for item in classes):
             groups = [item.group or "" for item in classes]
-            made.append(_constant(f"{name}_group", (dimension,), groups, f"wider classes of {name}"))
+            made.append(constant(f"{name}_group", (dimension,), groups, f"wider classes of {name}"))
     return made
-
-
-def definition_arrays(
-    recipe: Recipe, patches: int, definitions: Sequence[str]
-) -> tuple[ArraySpec, tuple[ArraySpec, NDArray[Any]]]:
-    """Return, for patches whose CRS has no EPSG code, the label that points at its definition, and the definitions."""
-    text = "row of crs_wkt that defines the patch's CRS; -1 where epsg does or it is unknown"
-    spec, values = _constant(
-        "crs_wkt", ("crs_definition",), list(definitions), "definition of a CRS without an EPSG code, WKT2"
-    )
-    room = -(-max(map(len, definitions)) // _ROOM) * _ROOM  # one chunk each, of one length, so that others can follow
-    table = replace(spec, chunks=(1,), dtype=f"<U{room}"), values.astype(f"<U{room}")
-    return _label(recipe, patches, "crs_index", "<i4", text, fill=-1), table
 
 
 def original_arrays(recipe: Recipe, patches: int) -> list[ArraySpec]:
@@ -222,7 +206,7 @@ def original_arrays(recipe: Recipe, patches: int) -> list[ArraySpec]:
     kinds, layout = len(recipe.modalities), recipe.layout
 
     def spec(name: str, dtype: str, text: str, *more: tuple[str, int], **rest: Any) -> ArraySpec:
-        return _label(recipe, patches, f"{ORIGINALS}/{name}", dtype, text, ("modality", kinds), *more, **rest)
+        return label_spec(recipe, patches, f"{ORIGINALS}/{name}", dtype, text, ("modality", kinds), *more, **rest)
 
     plain = {"shuffle": "noshuffle"}
     header = spec(
@@ -250,7 +234,10 @@ def all_arrays(recipe: Recipe, patches: int) -> list[ArraySpec]:
     return [*pixel_arrays(recipe, patches), *labels, *constants, *originals]
 
 
-def _label(recipe: Recipe, patches: int, path: str, dtype: str, text: str, *more: tuple[str, int], **rest: Any) -> ArraySpec:
+def label_spec(
+    recipe: Recipe, patches: int, path: str, dtype: str, text: str, *more: tuple[str, int], **rest: Any
+) -> ArraySpec:
+    """Return a per-patch array."""
     attributes = {"long_name": text, **({"units": rest.pop("units")} if "units" in rest else {}), **rest.pop("flags", {})}
     chunk = rest.pop("chunk", recipe.layout.labels)
     return ArraySpec(
@@ -267,15 +254,16 @@ def _label(recipe: Recipe, patches: int, path: str, dtype: str, text: str, *more
 def _band_facts(name: str, dimension: str, bands: tuple[Band, ...]) -> Iterable[tuple[ArraySpec, NDArray[Any]]]:
     if any(band.common_name for band in bands):
         names = [band.common_name or "" for band in bands]
-        yield _constant(f"{name}_common_name", (dimension,), names, "common name of the band (STAC eo)")
+        yield constant(f"{name}_common_name", (dimension,), names, "common name of the band (STAC eo)")
     if any(band.center_wavelength for band in bands):
         waves = np.array([band.center_wavelength or np.nan for band in bands], np.float64)
-        yield _constant(f"{name}_wavelength", (dimension,), waves, "centre wavelength", {"units": "um"})
+        yield constant(f"{name}_wavelength", (dimension,), waves, "centre wavelength", {"units": "um"})
 
 
-def _constant(
+def constant(
     path: str, dimensions: tuple[str, ...], values: Any, text: str, attributes: dict[str, Any] | None = None
 ) -> tuple[ArraySpec, NDArray[Any]]:
+    """Return an array that does not vary by patch, with its values."""
     array = np.asarray(values)
     dtype = array.dtype.newbyteorder("<").str
     fill = {"U": "", "f": "nan"}.get(array.dtype.kind, 0)

@@ -116,6 +116,13 @@ def patch_digest(key: bytes, digests: list[bytes]) -> bytes:
     return blake3(b"".join(digests), key=key).digest()
 
 
+def pixels_digest_of(layout: TileLayout, pixels: NDArray[Any]) -> bytes:
+    """Return the digest of a patch (y, x, band)."""
+    tiles = np.empty((layout.across**2, layout.tile, layout.tile, layout.bands), layout.dtype)
+    cut_tiles(layout, pixels, tiles)
+    return patch_digest(layout.patch_key, [tile_digest(layout.tile_key, tile) for tile in tiles])
+
+
 class ShardWriter:
     """Encodes patches into one shard, each distinct tile once. Feeds the bytes to ``sink`` as they come."""
 

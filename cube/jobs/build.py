@@ -74,7 +74,7 @@ class Built:
             ("objects", self.estimate.objects, self.report.objects),
             ("tasks", self.estimate.tasks, len(written.receipts)),
             ("rejected", self.estimate.rejected, len(self.rejected)),
-            ("stored bytes", self.estimate.stored_bytes, written.shard_bytes),
+            ("stored bytes", self.estimate.stored_bytes, written.new_bytes),
             ("peak bytes of a worker", self.estimate.peak_bytes, written.peak_bytes),
             ("seconds", self.estimate.seconds, self.seconds),
         ]
@@ -114,6 +114,7 @@ def build(  # noqa: PLR0913  what the command takes, each by its name
     profile: str | None = None,
     tolerance: Tolerance = TOLERANT,
     grow: bool = False,
+    replace_patches: bool = False,
     replace: bool = False,
     flush: bool = True,
     client: Client | None = None,
@@ -143,6 +144,8 @@ def build(  # noqa: PLR0913  what the command takes, each by its name
         How many bad files are borne with.
     grow
         Add the patches that the cube lacks to it; it keeps its chunks and codecs. Where there is none yet, it is begun.
+    replace_patches
+        While it grows, also take patches that the cube has with other pixels: new rows, which readers see in place of the old.
     replace
         Throw away what an unfinished build, or growth, with other options has written.
     flush
@@ -173,7 +176,9 @@ def build(  # noqa: PLR0913  what the command takes, each by its name
     known = with_profile(known, profile) if profile else known
     _require_options(limit, incomplete, tolerance, client)
     target = target_of(str(to), options=storage_options, flush=flush)
-    choice = Chosen(where=where, limit=limit, incomplete=incomplete, grow=grow)
+    choice = Chosen(
+        where=where, limit=limit, incomplete=incomplete, grow=grow or replace_patches, replace_patches=replace_patches
+    )
     plan = plan_build(known, str(source), choice, source_options, target=target)
     terms = Terms(replace=replace, tolerance=tolerance, watcher=watcher)
     return convert(plan, target, partial(nullcontext, client), terms)

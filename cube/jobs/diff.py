@@ -17,7 +17,7 @@ from cube.source.inventory import Inventory
 from cube.source.scan import recognise, scan
 from cube.store.parquet import ColumnFile
 
-_CERTIFIED = {"patch", "present", "digest", "kept", "nan_count", "zero_count", "saturated_count", "crs_index"}
+_CERTIFIED = {"patch", "present", "digest", "kept", "nan_count", "zero_count", "saturated_count", "crs_index", "supersedes"}
 """Labels that say of pixels what their digests say already, or point into other arrays."""
 
 INVENTORY = "inventory.parquet"
@@ -62,7 +62,7 @@ def difference(first: OpenedCube, second: OpenedCube) -> Difference:
     Raises ``RequestError`` where modalities of one name are of other sizes, bands, types or tiles: their digests say nothing of
     each other then; ``CorruptError`` where labels are not those certified.
     """
-    ids = [cube.value("patch") for cube in (first, second)]
+    ids = [cube.current("patch") for cube in (first, second)]
     _, here, there = np.intersect1d(ids[0], ids[1], return_indices=True)
     order = np.argsort(here)
     here, there = here[order], there[order]
@@ -100,7 +100,7 @@ def source_difference(
     found = scan(known, source, options)
     columns = [found.modalities.index(name) for name in first.modalities]
     there = found.has[:, columns]
-    ids, present = first.value("patch"), first.value("present")
+    ids, present = first.current("patch"), first.current("present")
     wanted = there.any(axis=1) if not present.all() else there.all(axis=1)
     _, here, other = np.intersect1d(ids, found.patch.astype(str), return_indices=True)
     order = np.argsort(here)
@@ -151,13 +151,13 @@ def _require_alike(first: OpenedCube, second: OpenedCube, name: str) -> None:
 def _changed(first: OpenedCube, second: OpenedCube, name: str, here: Array, there: Array) -> Array:
     """Return (patch): whether an image differs."""
     images = [(cube, rows, list(cube.modalities).index(name)) for cube, rows in ((first, here), (second, there))]
-    present, digest = ([cube.value(label)[rows, place] for cube, rows, place in images] for label in ("present", "digest"))
+    present, digest = ([cube.current(label)[rows, place] for cube, rows, place in images] for label in ("present", "digest"))
     return np.asarray((present[0] != present[1]) | (digest[0] != digest[1]).any(axis=1))
 
 
 def _other(first: OpenedCube, second: OpenedCube, name: str, here: Array, there: Array) -> Array:
     """Return (patch): whether a label differs; not a number equals itself."""
-    one, two = first.value(name)[here], second.value(name)[there]
+    one, two = first.current(name)[here], second.current(name)[there]
     if one.shape != two.shape:
         return np.ones(len(here), bool)
     floats = one.dtype.kind == "f" and two.dtype.kind == "f"

@@ -20,6 +20,7 @@ from cube.format.originals import HEADERS, ORIGINALS
 from cube.format.root import read_root
 from cube.format.small import read_array
 from cube.format.target import Target, target_of
+from cube.format.versions import SUPERSEDES, current_rows
 from cube.jobs.restoring import Form, Labels, Origin, Restored, export_part, restored
 from cube.jobs.subset import array_specs
 from cube.query.choose import select_patches
@@ -266,6 +267,7 @@ def _chosen(
         shown=meanings(specs.values()),
         seasons=facts["seasons"],
         shares=lambda field: open_certified(source.url, source.cube.options).shares(field),
+        among=current_rows(values(SUPERSEDES)) if SUPERSEDES in specs else None,
     )
     if not len(rows):
         raise RequestError(f"no patch of {source.url} is chosen by --where {where!r}")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube.catalog.collection import read_template
+from cube.convert.comparing import replaced
 from cube.convert.deciding import make_plan
 from cube.convert.plan import Plan
 from cube.convert.standing import Standing, fitted, known_rows, plan_growth, read_standing
@@ -42,6 +43,8 @@ class Chosen:
     """The recipe's policy where None."""
     grow: bool = False
     """Add the patches that a finished cube lacks to it; a new cube is begun where there is none."""
+    replace_patches: bool = False
+    """And those that it has with other pixels, which take the place of what it has."""
 
 
 def plan_build(
@@ -76,12 +79,19 @@ def plan_build(
         return make_plan(recipe, examine(recipe, _first(chosen, choice)), **settings)
     chosen = examine(recipe, chosen)  # all of it: what is odd is told by the others
     rows = known_rows(standing, chosen.patch)
-    new = _first(chosen.take(np.flatnonzero(rows < 0)), choice)
+    wanted = rows < 0
+    if choice.replace_patches:
+        here = np.flatnonzero(rows >= 0)
+        differ, bad = replaced(recipe, standing, chosen.take(here), rows[here], say)
+        wanted[here[differ]] = True
+        chosen = chosen.reject(bad)
+    new = _first(chosen.take(np.flatnonzero(wanted)), choice)
+    others = () if choice.replace_patches else _other_files(standing, chosen, rows)
     plan = plan_growth(recipe, new, standing, **settings)
-    return replace(plan, known=int((rows >= 0).sum()), others=_other_files(recipe, standing, chosen, rows))
+    return replace(plan, known=int((rows >= 0).sum()), others=others)
 
 
-def _other_files(recipe: Recipe, standing: Standing, chosen: Inventory, rows: NDArray[np.intp]) -> tuple[str, ...]:
+def _other_files(standing: Standing, chosen: Inventory, rows: NDArray[np.intp]) -> tuple[str, ...]:
     """Return the ids of patches that a cube has, of files that have other sizes than those here, or of fewer."""
     here = np.flatnonzero(rows >= 0)
     spans = enumerate(chosen.spans)

@@ -15,12 +15,12 @@ from cube.errors import CorruptError
 from cube.format.arrays import ArraySpec
 from cube.format.layout import tile_layout
 from cube.format.originals import BYTES
+from cube.format.tiles import pixels_digest_of
 from cube.jobs.subset import read_headers
 from cube.read.pixels import PixelReader
 from cube.source.georeference import Affine, Georeference
 from cube.source.stacks import parted, unpacked
 from cube.store.protocol import Readable, Store
-from cube.verify.sources import pixels_of
 
 Array = NDArray[Any]
 Form = Literal["original", "gtiff", "cog", "png"]
@@ -148,7 +148,7 @@ def _files(origin: Origin, labels: Labels, slot: int, kind: int, image: Array, h
     name = list(origin.pixels)[origin.kinds.index(kind)]
     where = f"{labels.patch[slot]}, {name}"
     pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
-    if pixels_of(tile_layout(origin.pixels[name], None), pixels) != labels.digest[slot, kind].tobytes():
+    if pixels_digest_of(tile_layout(origin.pixels[name], None), pixels) != labels.digest[slot, kind].tobytes():
         raise CorruptError(f"{where}: its pixels are not those certified; `cube verify` tells more")
     paths = parted(str(labels.path[slot, kind])) if name in origin.stacks else [str(labels.path[slot, kind])]
     for path in paths:

@@ -33,6 +33,7 @@ from cube.format.root import consolidated, opening_line
 from cube.format.small import read_array
 from cube.format.target import Target
 from cube.format.tiles import ABSENT, ShardWriter
+from cube.format.versions import SUPERSEDES, current_rows
 from cube.query.choose import select_patches
 from cube.read.opened import open_certified
 from cube.read.pixels import PixelReader
@@ -107,9 +108,12 @@ def plan_subset(source: Target, data: bytes, root: Mapping[str, Any], where: str
         shown=meanings(specs),
         seasons=facts["seasons"],
         shares=lambda field: open_certified(source.url, source.cube.options).shares(field),
+        among=current_rows(values[SUPERSEDES]) if SUPERSEDES in values else None,
     )
     if not len(rows):
         raise RequestError(f"no patch of {source.url} is chosen by --where {where!r}")
+    values.pop(SUPERSEDES, None)
+    specs = [spec for spec in specs if spec.path != SUPERSEDES]
     per_patch = {spec.path for spec in specs if spec.dimensions[0] == "patch"}
     longest = int(values[f"{ORIGINALS}/header_size"][rows].max(initial=0))
     specs = [header_spec(spec, longest) if spec.path == HEADERS else spec for spec in specs]
@@ -215,12 +219,14 @@ def subset_documents(subset: Subset) -> tuple[dict[str, bytes], bytes]:
     certified = certificate(
         pixels_digest(values["patch"], values["digest"]), {path: values_digest(values[path]) for path in values}, stored
     )
+    attributes["coordinates"] = " ".join(name for name in attributes["coordinates"].split() if name in documents)
     attributes["open_with"] = opening_line(values["season"])
     attributes["subset"] = {
         "where": subset.where,
         "of_patches": next(spec.shape[0] for spec in array_specs(subset.root) if spec.path == "patch"),
         "of_pixels": facts["certificate"]["pixels"],
     }
+    facts = {name: value for name, value in facts.items() if name != "versions"}
     attributes["cube"] = {**facts, "plan": subset.id, "certificate": certified}
     return stored, seal({**group_document(attributes), "consolidated_metadata": consolidated(documents)})
 

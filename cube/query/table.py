@@ -20,6 +20,8 @@ FACTS = "patchcube"
 MAIN = "patchcube:class"
 """Column of the class that covers most of a patch."""
 DIGEST = "pixels_digest"
+EARLIER = "earlier"
+"""Digests of the pixels of earlier versions, whose patches are the first of the table."""
 VALUES = "values"
 
 

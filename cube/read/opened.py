@@ -121,6 +121,11 @@ class OpenedCube:
             self._values[name] = self._certified(name).read()[: self.specs[name].shape[0]]
         return self._values[name]
 
+    def current(self, name: str) -> Array:
+        """Return a label (patch, …) of the patches that nobody has replaced."""
+        values, rows = self.value(name), self.visible
+        return values if rows is None else values[rows]
+
     def known(self, name: str) -> Array | None:
         """Return a whole small array if it was read already."""
         return self._values.get(name)
@@ -140,6 +145,10 @@ class OpenedCube:
         """Return (patch, …) of what the catalog says of the patches that nobody has replaced in the cube as it stands."""
         if SUPERSEDES in self.specs:
             rows = current_rows(self._certified(SUPERSEDES).read())
+            if len(gone := np.setdiff1d(np.arange(self.patches) if self.visible is None else self.visible, rows)):
+                raise RequestError(
+                    f"{self.url}: classes are known of the newest version only: {len(gone):,} were replaced since"
+                )
             fill: Any = np.nan if values.dtype.kind == "f" else ""
             every = np.full((self.whole, *values.shape[1:]), fill, values.dtype)
             every[rows] = values

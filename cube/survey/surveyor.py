@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube.format.tiles import TileLayout
+from cube.format.versions import SUPERSEDES, current_rows
 from cube.recipes.recipe import Recipe
 from cube.recipes.sections import Modality
 from cube.survey.carrying import carry_over, goes_on
@@ -77,13 +78,14 @@ class Surveyor:
 
     def prepare(self, labels: Mapping[str, Array], layouts: Mapping[str, TileLayout]) -> None:
         """Find the ground of all scenes, and whether the earlier survey still stands."""
+        every, labels = labels, _current(labels)
         layout = max(layouts.values(), key=lambda layout: layout.size)
         self._ground = find_ground(labels, size=layout.size, tile=layout.tile)
         self._layouts, self._present = layouts, labels["present"]
         scene = self._ground.patches.scene
         if self._counted is not None:
-            first = {name: values[: self.patches] for name, values in labels.items() if len(values) == len(scene)}
-            self._before = find_ground(first | _definitions(labels), size=layout.size, tile=layout.tile)
+            first = {name: values[: self.patches] for name, values in every.items() if name != "crs_wkt"}
+            self._before = find_ground(_current(first | _definitions(every)), size=layout.size, tile=layout.tile)
             if not goes_on(self._counted, self._before, self._ground, self._layouts):
                 self._counted = self._before = None
         batches = np.arange(len(scene)) // layout.slots
@@ -204,6 +206,16 @@ class Surveyor:
             shares[~self._present[:, list(self.jobs).index(name)]] = np.nan
             classes[legend] = PatchClasses(self.jobs[name].codes[band], shares.astype(np.float32, copy=False))
         return classes
+
+
+def _current(labels: Mapping[str, Array]) -> Mapping[str, Array]:
+    """Return labels in which patches that others have replaced have no image."""
+    if SUPERSEDES not in labels:
+        return labels
+    present = np.zeros_like(labels["present"])
+    rows = current_rows(labels[SUPERSEDES])
+    present[rows] = labels["present"][rows]
+    return {**labels, "present": present}
 
 
 def _definitions(labels: Mapping[str, Array]) -> dict[str, Array]:

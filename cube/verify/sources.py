@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -11,12 +13,14 @@ from numpy.typing import NDArray
 
 from cube.errors import RejectedFile
 from cube.format.originals import BYTES, kept
-from cube.format.tiles import TileLayout, cut_tiles, patch_digest, tile_digest
+from cube.format.target import Target
+from cube.format.tiles import pixels_digest_of
 from cube.source.expectations import Expectation
-from cube.source.files import Source
+from cube.source.files import INDEXES, Source, open_source
 from cube.source.georeference import Georeference
 from cube.source.rasters import Raster, read_raster
 from cube.source.stacks import parted, stacked
+from cube.store.protocol import Entry
 from cube.verify.report import Finding
 from cube.verify.tasks import Examination, Slice
 
@@ -38,7 +42,8 @@ class SourceCheck:
     def check(self, source: Source) -> None:
         """Check every image of the batch."""
         for slot in range(len(self.labels.patch)):
-            wanted = np.flatnonzero(self.labels.present[slot])
+            hidden = self.labels.superseded is not None and self.labels.superseded[slot]
+            wanted = np.flatnonzero(self.labels.present[slot] & ~hidden)  # what was replaced has no file any more
             paths = [self._files(slot, int(place)) for place in wanted]
             most = max(self._expected(int(place)).file_bytes for place in range(len(self.examination.layouts)))
             read = iter(source.read_many([path for of_image in paths for path in of_image], most))
@@ -79,7 +84,7 @@ class SourceCheck:
         if raster.pixels.shape != shape or raster.pixels.dtype != np.dtype(layout.dtype):
             self._found(where, f"is {raster.pixels.dtype} {raster.pixels.shape}, the cube has {layout.dtype} {shape}")
             return
-        if pixels_of(layout, raster.pixels) != labels.digest[slot, place].tobytes():
+        if pixels_digest_of(layout, raster.pixels) != labels.digest[slot, place].tobytes():
             self._found(where, "its pixels differ from the cube's")
         stored, kind = kept(raster.header, raster.tags, raster.pixel_start)
         header = None if self.header_chunk is None else self.header_chunk[slot, place, : len(stored)].tobytes()
@@ -102,8 +107,18 @@ class SourceCheck:
                 self._found(where, f"lies at {seen}, the cube says {place_kept}")
 
 
-def pixels_of(layout: TileLayout, pixels: Array) -> bytes:
-    """Return the digest of a patch (y, x, band)."""
-    tiles = np.empty((layout.across**2, layout.tile, layout.tile, layout.bands), layout.dtype)
-    cut_tiles(layout, pixels, tiles)
-    return patch_digest(layout.patch_key, [tile_digest(layout.tile_key, tile) for tile in tiles])
+@dataclass(frozen=True)
+class SourceFiles:
+    """Source files to compare with."""
+
+    given: str
+    """The source as the caller wrote it."""
+    files: Source
+    paths: frozenset[str]
+    """All there are."""
+
+
+def listed_source(given: str, options: Mapping[str, Any] | None, target: Target) -> SourceFiles:
+    """List a source; what is known of its archives is kept beside the cube, or for this run where that is not ours to write."""
+    files = open_source(given, options, indexes=target.beside.child(INDEXES))
+    return SourceFiles(given, files, frozenset(entry.key for entry in files.listed() if isinstance(entry, Entry)))

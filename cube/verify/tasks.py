@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cube.format.arrays import ArraySpec, chunk_key
 from cube.format.originals import HEADERS, ORIGINALS, PIXELS, header_keys
 from cube.format.tiles import TileLayout
+from cube.format.versions import SUPERSEDES, current_rows
 from cube.source.files import Source
 from cube.source.stacks import parted
 from cube.store.protocol import Readable
@@ -50,6 +51,8 @@ class Slice:
     kept: Array | None
     """(patch, modality): what comes back of the file; None in cubes of earlier versions."""
     transform: Array | None
+    superseded: Array | None = None
+    """(patch): whether another one has taken its place; None where none has."""
     ground: GroundSlice | None = None
     """What a survey must know; None where none is taken."""
 
@@ -130,8 +133,15 @@ def _slice(values: Arrays, index: int, rows: slice, ground: GroundSlice | None) 
         wkt=_definitions(values, rows),
         kept=values["kept"][rows] if "kept" in values else None,
         transform=values["transform"][rows] if "transform" in values else None,
+        superseded=_superseded(values)[rows] if SUPERSEDES in values else None,
         ground=ground,
     )
+
+
+def _superseded(values: Arrays) -> NDArray[np.bool_]:
+    hidden = np.ones(len(values["patch"]), bool)
+    hidden[current_rows(values[SUPERSEDES])] = False
+    return hidden
 
 
 def _definitions(values: Arrays, rows: slice) -> list[str]:

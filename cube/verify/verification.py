@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,11 +22,10 @@ from cube.format.target import ROOT, Target
 from cube.geo.grid import centres
 from cube.geo.projection import numbered
 from cube.records.plans import unfinished_growth
-from cube.source.files import INDEXES, Source, open_source
-from cube.store.protocol import Entry
 from cube.survey.surveyor import Surveyor
 from cube.verify.batch import Outcome, examine_batch
 from cube.verify.report import Finding, Report, gather
+from cube.verify.sources import SourceFiles, listed_source
 from cube.verify.statements import grown_document, wrong_statements
 from cube.verify.tasks import COUNTS, Arrays, Examination, batch_tasks, file_paths, restored_text, stored_keys, unpacked_paths
 from cube.work.clusters import Task, run
@@ -60,7 +59,7 @@ def verify_cube(  # noqa: PLR0913 (each is a keyword of its own)
 
     Raises ``RequestError`` if there is no cube, or one of a format this version does not know.
     """
-    files = None if source is None else _listed(source, source_options, target)
+    files = None if source is None else listed_source(source, source_options, target)
     verification = _Verification(target, client, watcher)
     verification.source, verification.surveyor, verification.expect, verification.since = files, surveyor, expect, since
     return verification.report(None)
@@ -81,25 +80,8 @@ def verify_unrooted(
     return verification.report(root)
 
 
-@dataclass(frozen=True)
-class _Files:
-    """Source files to compare with."""
-
-    given: str
-    """The source as the caller wrote it."""
-    files: Source
-    paths: frozenset[str]
-    """All there are."""
-
-
-def _listed(given: str, options: Mapping[str, Any] | None, target: Target) -> _Files:
-    """List a source; what is known of its archives is kept beside the cube, or for this run where that is not ours to write."""
-    files = open_source(given, options, indexes=target.beside.child(INDEXES))
-    return _Files(given, files, frozenset(entry.key for entry in files.listed() if isinstance(entry, Entry)))
-
-
 class _Verification:
-    source: _Files | None = None
+    source: SourceFiles | None = None
     surveyor: Surveyor | None = None
     expect: str | None = None
     since: int = 0
@@ -259,13 +241,17 @@ class _Verification:
         if surveyor is not None:
             surveyor.prepare(values, layouts)
             self.since = min(self.since, surveyor.patches)
-        outcomes = list(self._examine(batch_tasks(examination, values, sizes, surveyor, self.since), values["patch"]))
+        outcomes = list(
+            self._examine(
+                batch_tasks(examination, values, sizes, surveyor, self.since), values["patch"], by_path[HEADERS].chunks[0]
+            )
+        )
         self.findings += [finding for outcome in outcomes for finding in outcome.findings]
         self.damaged += [outcome.index for outcome in outcomes if outcome.findings]
         self._name_batches(outcomes, examination, values)
 
-    def _examine(self, tasks: Iterable[Task], patches: NDArray[Any]) -> Iterator[Outcome]:
-        self.watcher.start("verifying", len(patches) - self.since)
+    def _examine(self, tasks: Iterable[Task], patches: NDArray[Any], slots: int) -> Iterator[Outcome]:
+        self.watcher.start("verifying", len(patches) - self.since // slots * slots if self.since < len(patches) else 0)
         for outcome in run(self.client, examine_batch, tasks):
             self.watcher.count(outcome.patches, outcome.bytes_read)
             if self.surveyor is not None:
@@ -277,7 +263,8 @@ class _Verification:
         tiles, distinct = sum(o.tiles for o in outcomes), sum(o.distinct for o in outcomes)
         read, patches = sum(o.bytes_read for o in outcomes), sum(o.patches for o in outcomes)
         images = int(values["present"][len(values["patch"]) - patches :].sum())
-        before = f"; {self.since:,} patches were when they were written" if self.since else ""
+        others = len(values["patch"]) - patches
+        before = f"; {others:,} were when they were written" if others else ""
         self.names |= {
             "shards": f"{shards:,} shards, {read:,} bytes of tiles",
             "pixels": f"{images:,} images of {patches:,} patches, decoded and hashed{before}",
