@@ -46,6 +46,11 @@ function qualityPart(scenes) {
     const rows = (sheet.modalities || []).map((name, at) => [name, ...kept.map((key) => grouped.format(sum(key, at)))]);
     shown.push(table("Images, and values of note, by modality", ["Modality", ...kept.map((key) => heads[key])], rows));
   }
+  const marked = scenes.filter((scene) => scene.defects);
+  if (marked.length) {
+    const counts = (sheet.defects || []).map((name, at) => [name, grouped.format(total(marked.map((scene) => scene.defects[at])))]);
+    shown.push(table("Patches with defects, each a field of filters", ["Defect", "Patches"], counts));
+  }
   const rejected = Object.entries(sheet.rejected || {});
   if (rejected.length) {
     shown.push(table("Files and patches that were left out, by reason", ["Reason", "Number"],

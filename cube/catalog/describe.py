@@ -34,6 +34,7 @@ from cube.catalog.page import datasheet
 from cube.catalog.patch_table import WANTED, parquet, patch_table
 from cube.errors import RequestError
 from cube.format.arrays import ArraySpec, read_spec
+from cube.format.defects import DEFECTS
 from cube.format.root import read_root
 from cube.format.small import read_array
 from cube.format.target import COLLECTION, Target
@@ -279,5 +280,7 @@ def _counts(recipe: Recipe, labels: Labels) -> Document:
         return dict(zip(recipe.modalities, values.sum(axis=0, dtype=np.int64).tolist(), strict=True))
 
     present = labels["present"]
-    counted = {f"patchcube:{name}": by_modality(labels[name]) for name in _COUNTS}
+    counted: Document = {f"patchcube:{name}": by_modality(labels[name]) for name in _COUNTS}
+    defects = {name: int((labels[name] > 0).sum()) for name in DEFECTS if name in labels}
+    counted |= {"patchcube:patches_with": defects} if defects else {}
     return {"patchcube:patches": int(present.any(axis=1).sum()), "patchcube:images": by_modality(present), **counted}

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cube.catalog import PAGE
+from cube.format.defects import DEFECTS
 from cube.recipes.bundled import folder
 
 Document = Mapping[str, Any]
@@ -65,6 +66,9 @@ def sheet(collection: Document, items: Mapping[str, Document]) -> dict[str, Any]
             "tiles": collection.get("patchcube:tiles"),
             "rejected": collection.get("patchcube:rejected"),
             "checks": collection.get("patchcube:checks"),
+            "defects": list(DEFECTS)
+            if any("patchcube:patches_with" in of.get("properties", {}) for of in items.values())
+            else None,
             "digest": collection.get("patchcube:pixels_digest"),
             "modalities": names.modalities,
             "titles": _titles(collection, names.modalities),
@@ -212,6 +216,7 @@ def _scene(path: str, item: Document, names: _Names) -> dict[str, Any]:
             "split": _place(names.splits, told.get("patchcube:split")),
             "patches": told.get("patchcube:patches"),
             "counts": _known({count: _row(told.get(f"patchcube:{count}"), names.modalities) for count in _COUNTS}),
+            "defects": _row(told.get("patchcube:patches_with"), list(DEFECTS)),
             "shares": [_row(shares.get(legend), classes) for legend, classes in names.shares.items()],
             "classes": _row(told.get("patchcube:patches_by_class"), names.classes),
             "labels": [told.get("patchcube:patches_by_label", {}).get(name, {}).get(text, 0) for name, text in names.labels],
@@ -249,6 +254,10 @@ def _middle(bbox: Sequence[float] | None) -> list[float] | None:
 def _row(values: Document | None, names: Sequence[str]) -> list[float] | None:
     """Return named numbers in the order of the names, 0 where there is none; shares with four decimals."""
     return [round(values.get(name) or 0, 4) for name in names] if values is not None else None
+
+
+def _any_says(items: Iterable[Document], name: str) -> bool:
+    return any(name in item.get("properties", {}) for item in items)
 
 
 def _place(names: Sequence[str], name: str | None) -> int | None:

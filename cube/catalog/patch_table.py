@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cube.catalog.collection import STAC_VERSION, store_link, with_extensions, zarr_asset
+from cube.format.defects import DEFECTS
 from cube.format.layout import class_word, meant
 from cube.geo.boxes import bounds
 from cube.geo.polygons import polygons
@@ -36,7 +37,7 @@ ROW_GROUP = 8192
 """Patches that are skipped together where a filter allows it."""
 NEEDED = frozenset({"patch", "season", "scene", "number", "present", "nan_count", "zero_count", "saturated_count"})
 """Labels that every table is made of."""
-WANTED = NEEDED | {"split", "epsg", "crs_index", "crs_wkt", "transform", "lon", "lat"}
+WANTED = NEEDED | DEFECTS.keys() | {"split", "epsg", "crs_index", "crs_wkt", "transform", "lon", "lat"}
 """Labels that are used where the cube has them."""
 _COUNTS = ("nan_count", "zero_count", "saturated_count")
 _VARIED = ("id", "geometry", "bbox", "proj:centroid", "proj:transform", "patchcube:index", CLASS)
@@ -203,7 +204,8 @@ def _contents(recipe: Recipe, labels: Labels) -> dict[str, Any]:
         return _struct(dict(zip(recipe.modalities, values.T, strict=True)))
 
     counts = {f"patchcube:{name}": by_modality(labels[name].astype(np.int32)) for name in _COUNTS}
-    return {"patchcube:present": by_modality(labels["present"].astype(bool)), **counts}
+    defects = {f"patchcube:{name}": pa.array(labels[name], pa.int32()) for name in DEFECTS if name in labels}
+    return {"patchcube:present": by_modality(labels["present"].astype(bool)), **counts, **defects}
 
 
 def _classes(recipe: Recipe, classes: Classes) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cube.cli.progress import counted, size
 from cube.cli.words import file_words, visible
 from cube.format.arrays import read_spec
+from cube.format.defects import DEFECTS, SOUND
 from cube.format.originals import ORIGINALS, PIXELS
 from cube.format.root import read_root
 from cube.format.shape import PER_PATCH
@@ -46,6 +47,7 @@ def describe_cube(target: Target) -> dict[str, Any]:
         "files": _files(target, document, cube),
         "digest": attributes["cube"]["certificate"]["root"],
         "pixels_digest": attributes["cube"]["certificate"]["pixels"],
+        "defects": {name: int((cube.current(name) > 0).sum()) for name in DEFECTS if name in cube.specs},
         "versions": [state._asdict() for state in versions_of(attributes["cube"], cube.whole)],
         "replaced": cube.whole - len(seasons),
         "open_with": attributes["open_with"].replace("URL", repr(target.url)),
@@ -151,6 +153,8 @@ def info_text(facts: dict[str, Any]) -> str:
             lines.append(f"    {modality['missing']:,} patches lack it (present is False there)")
         if modality["patches_with_nan"]:
             lines.append(f"    {modality['patches_with_nan']:,} patches have NaN pixels")
+    if defects := [f"{name} {count:,}" for name, count in facts["defects"].items() if count]:
+        lines.append(f"Patches with defects: {', '.join(defects)} (--where {SOUND!r} leaves out what is no picture)")
     files = facts["files"]
     others = {"tags": "with equal pixels, place and tags", "pixels": "with equal pixels and place only"}
     more = "".join(f", {files[key]:,} {words}" for key, words in others.items() if files[key])

@@ -11,6 +11,7 @@ from cube.cli.options import CONFIG, FLUSH, JSON, SCHEDULER, WORKERS, print_valu
 from cube.cli.progress import Meter, counted, duration, size
 from cube.cli.words import report_text
 from cube.errors import CorruptError
+from cube.format.defects import SOUND
 
 if TYPE_CHECKING:
     from cube.format.target import Target
@@ -23,12 +24,17 @@ if TYPE_CHECKING:
 @click.argument("source", metavar="SRC")
 @click.argument("to", metavar="DST")
 @click.option("--where", default="", metavar="FILTER", help='Only some patches, as a cube of their own: "scene<=40".')
+@click.option(
+    "--drop-defects", is_flag=True, help="Leave out patches with NaN, with constant or empty images, and known bad ones."
+)
 @SCHEDULER
 @WORKERS
 @FLUSH
 @CONFIG
 @JSON
-def copy(source: str, to: str, where: str, config: Settings, flush: bool, as_json: bool, **machine: Any) -> None:
+def copy(  # noqa: PLR0913, PLR0917 (an option each)
+    source: str, to: str, where: str, drop_defects: bool, config: Settings, flush: bool, as_json: bool, **machine: Any
+) -> None:
     """Copy a cube, or some of its patches, and verify the copy.
 
     SRC and DST are paths or s3:// URLs ending in .zarr. Tiles stay shared and the root comes last. Killed or interrupted,
@@ -38,6 +44,8 @@ def copy(source: str, to: str, where: str, config: Settings, flush: bool, as_jso
     from cube.jobs.copy import copy_cube
     from cube.work.clusters import open_cluster
 
+    if drop_defects:
+        where = f"({where}) and {SOUND}" if where else SOUND
     origin, target = (target_of(url, options=config.options(url), flush=flush) for url in (source, to))
     workers = min(processes(machine["workers"]), _batches(origin))
     with open_cluster(scheduler=machine["scheduler"], workers=workers if workers > 1 else 0) as client:

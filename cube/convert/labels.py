@@ -73,8 +73,26 @@ def _padded(texts: NDArray[Any], length: int) -> NDArray[np.uint8]:
 def _from_receipts(plan: Plan, columns: Arrays) -> Arrays:
     stored = columns["header_size"] >= 0
     counts = {name: columns[name] for name in ("nan_count", "zero_count", "saturated_count", "kept", "digest")}
+    counts |= _defects(plan, columns)
     originals = {f"{ORIGINALS}/{name}": columns[name] for name in ("header_size", "pixel_start", "size")}
     return {"present": stored, **counts, **originals, f"{ORIGINALS}/digest": columns["header_digest"]}
+
+
+def _defects(plan: Plan, columns: Arrays) -> Arrays:
+    """Return what may be wrong with the images of each patch (patch), as :data:`cube.format.defects.DEFECTS` says."""
+    recipe, layouts = plan.recipe, plan.job.layouts
+    measured = [not any(band.legend for band in modality.bands) for modality in recipe.modalities.values()]
+    pixels = np.array([layout.size**2 * layout.bands for layout in layouts.values()])
+    nothing = (columns["header_size"] >= 0) & (columns["nan_count"] + columns["zero_count"] == pixels)
+    known = {defect.patch for defect in recipe.known_defects}
+    return {
+        "nan": columns["nan_count"].sum(axis=1),
+        "saturated": columns["saturated_count"].sum(axis=1),
+        "constant": columns["constant"][:, measured].sum(axis=1),
+        "empty": nothing.sum(axis=1),
+        "masked": columns["masked"].sum(axis=1),
+        "known_defect": np.array([patch in known for patch in plan.inventory.patch.tolist()]),
+    }
 
 
 def _places(plan: Plan, columns: Arrays) -> Arrays:

@@ -14,6 +14,7 @@ from cube.convert.plan import Base, Plan
 from cube.errors import CorruptError, RequestError
 from cube.format.additions import ADDITIONS
 from cube.format.arrays import ArraySpec, values_digest
+from cube.format.defects import DEFECTS
 from cube.format.layout import all_arrays, tile_layout, tile_layouts
 from cube.format.originals import HEADERS, ORIGINALS, header_keys
 from cube.format.root import read_root
@@ -25,6 +26,8 @@ from cube.recipes.sections import Incomplete
 from cube.source.inventory import Inventory
 
 _AS_BUILT = "as built"
+_LATER = {"kept", *DEFECTS}
+"""Labels that cubes of earlier versions of the format lack, and go on to lack when they grow."""
 
 Array = NDArray[Any]
 
@@ -143,6 +146,7 @@ def _require_alike(recipe: Recipe, standing: Standing) -> None:
         if here != there:
             raise RequestError(f"{standing.url} has {what} {there}, the recipe {here}: a cube that grows keeps them")
     wanted = {spec.path: spec for spec in all_arrays(recipe, standing.patches)}
+    wanted = {path: spec for path, spec in wanted.items() if path in standing.specs or path not in _LATER}
     others = sorted(wanted.keys() ^ (standing.specs.keys() - ADDITIONS))
     if others:
         raise RequestError(

@@ -30,9 +30,12 @@ from cube.source.georeference import Georeference
 from cube.source.rasters import Raster, RasterReader
 from cube.source.rejected import Rejected, rejection, require_answer
 from cube.source.stacks import stacked
-from cube.source.statements import Statements
+from cube.source.statements import MASK, NODATA, Statements
 from cube.store.failures import undamaged
 from cube.store.protocol import Entry, Store
+
+_COUNTED = ("nan_count", "zero_count", "saturated_count", "constant", "masked")
+"""Columns (patch, modality) of what is counted of images."""
 
 
 def run_batch(job: Job, batch: Batch, source: Source, target: Target, header: ArraySpec, plan: str) -> Receipt | CubeError:
@@ -135,6 +138,18 @@ def _summary(batch: Batch, columns: _Columns, tiles: Mapping[str, list[int]]) ->
     }
 
 
+def _is_masked(raster: Raster) -> bool:
+    """Tell whether the file of an image marks pixels of it as no data."""
+    said = dict(raster.statements)
+    if said.get(MASK):
+        return True
+    try:
+        value = float(said.get(NODATA, ""))
+    except ValueError:
+        return False
+    return bool(np.isnan(raster.pixels).any()) if np.isnan(value) else bool((raster.pixels == value).any())
+
+
 class _Columns:
     """What a batch learns about each of its patches."""
 
@@ -144,7 +159,7 @@ class _Columns:
         self.headers: dict[tuple[int, int], bytes] = {}
         self.statements = {name: Counter[Statements]() for name in job.layouts}
         self.georeferences: list[Georeference | None] = [None] * length
-        self.integers = {name: np.zeros((length, kinds), np.int64) for name in ("nan_count", "zero_count", "saturated_count")}
+        self.integers = {name: np.zeros((length, kinds), np.int64) for name in _COUNTED}
         self.files = {name: np.full((length, kinds), -1, np.int64) for name in ("header_size", "pixel_start", "size")}
         self.files["kept"] = np.zeros((length, kinds), np.int64)
         self.digests = {name: np.zeros((length, kinds, DIGEST_SIZE), np.uint8) for name in ("digest", "header_digest")}
@@ -158,6 +173,8 @@ class _Columns:
         self.georeferences[slot] = _place(self.job, name, raster)
         for kind in ("nan", "zero", "saturated"):
             self.integers[f"{kind}_count"][place] = getattr(counts, kind)
+        self.integers["constant"][place] = counts.constant
+        self.integers["masked"][place] = _is_masked(raster)
         self.files["header_size"][place] = len(header)
         self.files["pixel_start"][place] = raster.pixel_start if self.files["kept"][place] == BYTES else -1
         self.files["size"][place] = raster.file_size

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube.format.arrays import ArraySpec
+from cube.format.defects import DEFECTS
 from cube.format.originals import KEPT, ORIGINALS
 from cube.format.tiles import DIGEST_SIZE, TileLayout
 
@@ -127,6 +128,7 @@ def label_arrays(recipe: Recipe, patches: int) -> list[ArraySpec]:
     for name in ("nan", "zero", "saturated"):
         text = f"{name} pixels, over all bands"
         specs.append(label_spec(recipe, patches, f"{name}_count", "<i4", text, per_kind))
+    specs += [label_spec(recipe, patches, name, "<i4", text) for name, text in DEFECTS.items()]
     text = "BLAKE3 of the patch's pixels, see the format's description"
     specs.append(label_spec(recipe, patches, "digest", "|u1", text, per_kind, ("digest_byte", DIGEST_SIZE)))
     return specs

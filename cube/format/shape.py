@@ -13,6 +13,7 @@ from typing import Any
 
 from cube.errors import CorruptError
 from cube.format.arrays import ArraySpec, read_spec
+from cube.format.defects import DEFECTS
 from cube.format.layout import CLASS_NAMES, spatial
 from cube.format.originals import HEADERS, ORIGINALS
 
@@ -23,7 +24,7 @@ _REQUIRED = ("patch", "modality", "present", "digest", HEADERS, *sorted(_RECORDS
 """Arrays that no reader can do without, besides those that ``modalities`` names."""
 
 PER_PATCH = {"patch", "season", "scene", "number", "split", "epsg", "crs_index", "transform", "lon", "lat", "kept"}
-PER_PATCH |= {"supersedes", "present", "nan_count", "zero_count", "saturated_count", "digest"}
+PER_PATCH |= {"supersedes", "present", "nan_count", "zero_count", "saturated_count", "digest", *DEFECTS}
 """Labels that this package knows."""
 
 Where = str

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube.errors import RequestError
+from cube.format.defects import DEFECTS
 from cube.format.target import target_of
 from cube.read.opened import OpenedCube
 from cube.recipes.recipe import read_recipe
@@ -17,7 +18,8 @@ from cube.source.inventory import Inventory
 from cube.source.scan import recognise, scan
 from cube.store.parquet import ColumnFile
 
-_CERTIFIED = {"patch", "present", "digest", "kept", "nan_count", "zero_count", "saturated_count", "crs_index", "supersedes"}
+_CERTIFIED = {"patch", "present", "digest", "kept", "nan_count", "zero_count", "saturated_count", *DEFECTS}
+_CERTIFIED |= {"crs_index", "supersedes"}
 """Labels that say of pixels what their digests say already, or point into other arrays."""
 
 INVENTORY = "inventory.parquet"

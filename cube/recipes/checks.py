@@ -22,6 +22,7 @@ _MOST_CLASSES = 63
 _TAKEN = frozenset(
     (
         *("patch", "season", "scene", "number", "split", "epsg", "crs_index", "crs_wkt", "transform", "lon", "lat"),
+        *("nan", "saturated", "constant", "empty", "masked", "known_defect", "supersedes"),
         *("kept", "present", "digest", "modality", "nan_count", "zero_count", "saturated_count", "class"),
         *("y", "x", "time", "band", "spatial_ref"),
     )

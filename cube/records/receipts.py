@@ -19,7 +19,7 @@ Receipt = dict[str, Any]
 
 _TEXTS = ("batch", "stamp")
 _COUNTS = ("index", "start", "stop", "peak_bytes", "files", "bytes_in", "taken_over")
-_PER_IMAGE = ("nan_count", "zero_count", "saturated_count", "header_size", "pixel_start", "size", "kept")
+_PER_IMAGE = ("nan_count", "zero_count", "saturated_count", "constant", "masked", "header_size", "pixel_start", "size", "kept")
 """Columns (patch, modality) of whole numbers."""
 _DIGESTS = ("digest", "header_digest")
 """Columns (patch, modality, byte), in hexadecimal digits."""

@@ -26,7 +26,7 @@ from cube.store.failures import undamaged
 from cube.survey.tally import ShardTally, Tally
 from cube.verify.report import Finding
 from cube.verify.sources import SourceCheck
-from cube.verify.tasks import Array, Examination, Slice
+from cube.verify.tasks import TOLD_BY_PIXELS, Array, Examination, Slice
 
 _SEGMENT = 16 * 2**20
 """Bytes of a shard read at once."""
@@ -54,6 +54,7 @@ def examine_batch(examination: Examination, labels: Slice, sizes: Mapping[str, i
     check = _BatchCheck(examination, labels, sizes)
     for place, name in enumerate(examination.layouts):
         check.shard(place, name)
+    check.defects()
     check.headers()
     if examination.source is not None:
         sources = SourceCheck(examination, labels, check.header_chunk)
@@ -79,6 +80,9 @@ class _BatchCheck:
         self.tiles = self.distinct = self.bytes_read = self.files = 0
         self.header_chunk: Array | None = None
         self.tallies: dict[str, Tally] = {}
+        self.seen = {name: np.zeros(len(labels.patch), np.int64) for name in TOLD_BY_PIXELS}
+        self._classes = {place for place, name in enumerate(examination.layouts) if name in examination.classes}
+        self.unseen = np.zeros(len(labels.patch), bool)
 
     def found(self, check: str, where: str, what: str) -> None:
         self.findings.append(Finding(check, where, what))
@@ -188,13 +192,29 @@ class _BatchCheck:
                 self._absent(slot, place)
                 continue
             if any(offset not in digests for offset in offsets):
+                self.unseen[slot] = True
                 continue
             seen = patch_digest(patch_key, [digests[offset] for offset in offsets])
             if seen != self.labels.digest[slot, place].tobytes():
                 self.found("pixels", f"{name} in {key}", "its pixels do not match its digest")
             total = sum((counts[offset] for offset in offsets), Counts())
+            self._count(slot, layout, total, classes=place in self._classes)
             if [total.nan, total.zero, total.saturated] != self.labels.counts[slot, place].tolist():
                 self.found("counts", f"{name} in {key}", f"its pixels give {total}, its labels say otherwise")
+
+    def _count(self, slot: int, layout: TileLayout, total: Counts, *, classes: bool) -> None:
+        whole = layout.size**2 * layout.bands
+        facts = total.nan, total.saturated, 0 if classes else total.constant, total.nan + total.zero == whole
+        for name, count in zip(TOLD_BY_PIXELS, facts, strict=True):
+            self.seen[name][slot] += count
+
+    def defects(self) -> None:
+        """Check the labels that sum up what may be wrong with the images of a patch."""
+        whole = all(chunk_key(name, (self.labels.index, 0, 0, 0)) in self.sizes for name in self.examination.layouts)
+        for name, told in self.labels.defects.items() if whole and not self.findings else ():
+            for slot in np.flatnonzero((told != self.seen[name]) & ~self.unseen).tolist():
+                what = f"its images give {name} {self.seen[name][slot]}, its label says {told[slot]}"
+                self.found("counts", str(self.labels.patch[slot]), what)
 
     def _absent(self, slot: int, place: int) -> None:
         """Check that the labels of an image that is not there say nothing of it."""

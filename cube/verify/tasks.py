@@ -21,6 +21,7 @@ from cube.survey.surveyor import Surveyor
 from cube.survey.tally import TallyJob
 from cube.work.clusters import Task
 
+TOLD_BY_PIXELS = ("nan", "saturated", "constant", "empty")
 COUNTS = ("nan_count", "zero_count", "saturated_count")
 
 
@@ -39,6 +40,8 @@ class Slice:
     """(patch, modality, byte)"""
     counts: Array
     """(patch, modality, [nan, zero, saturated])"""
+    defects: Mapping[str, Array]
+    """Those of the labels of defects that pixels tell: ``nan``, ``saturated``, ``constant`` and ``empty`` (patch)."""
     header_size: Array
     header_digest: Array
     pixel_start: Array
@@ -69,6 +72,8 @@ class Examination:
     """Modalities of which each band is a file of its own."""
     tallied: Mapping[str, TallyJob] = field(default_factory=dict)
     """What a survey counts, by modality; nothing where none is taken."""
+    classes: frozenset[str] = frozenset()
+    """Modalities of which a band holds classes."""
     growing: bool = False
     """Whether patches beyond those of the cube may be there already."""
 
@@ -124,6 +129,7 @@ def _slice(values: Arrays, index: int, rows: slice, ground: GroundSlice | None) 
         present=values["present"][rows],
         digest=values["digest"][rows],
         counts=np.stack([values[name][rows] for name in COUNTS], axis=-1),
+        defects={name: values[name][rows] for name in TOLD_BY_PIXELS if name in values},
         header_size=values[f"{ORIGINALS}/header_size"][rows],
         header_digest=values[f"{ORIGINALS}/digest"][rows],
         pixel_start=values[f"{ORIGINALS}/pixel_start"][rows],

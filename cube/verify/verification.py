@@ -235,6 +235,7 @@ class _Verification:
             source=self.source.files if self.source is not None else None,
             stacks=frozenset(facts.get("one_file_per_band", ())),
             tallied=self.surveyor.jobs if self.surveyor is not None else {},
+            classes=frozenset(name for name in layouts if "band_legends" in by_path[name].attributes),
             growing=self.growing,
         )
         surveyor = self.surveyor if {"season", "scene"} <= values.keys() else None
