@@ -22,6 +22,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 @click.command()
 @click.argument("target", metavar="T")
+@click.option("--where", default="", metavar="FILTER", help="Compare only some patches with files, such as 'season=spring'.")
 @click.option("--source", metavar="S", help="Compare with the source files too.")
 @click.option("--expect", metavar="DIGEST", help="The digest that was noted of this cube: any other cube fails.")
 @click.option("--catalog", is_flag=True, help="Check the STAC catalog too: links, core schema, agreement with the cube.")
@@ -42,9 +43,11 @@ def verify(target: str, source: str | None, as_json: bool, **options: Any) -> No
     from cube.survey.surveyor import Surveyor
     from cube.verify.verification import verify_cube
 
-    schemas, catalog, expect = (options.pop(name) for name in ("schemas", "catalog", "expect"))
+    schemas, catalog, expect, chosen = (options.pop(name) for name in ("schemas", "catalog", "expect", "where"))
     if schemas is not None and not catalog:
         raise RequestError("--schemas goes with --catalog")
+    if chosen and source is None:
+        raise RequestError("--where goes with --source: it chooses the patches that are compared with files")
     machine = Machine(**options, sample=0)
     where = target_of(target, options=machine.config.options(target))
     recipe = recipe_of(where) if catalog else None
@@ -52,7 +55,14 @@ def verify(target: str, source: str | None, as_json: bool, **options: Any) -> No
     with watched_cluster(machine, _verify_workers(where, machine)) as client:
         reached = machine.config.options(source or "")
         report = verify_cube(
-            where, client, source=source, source_options=reached, watcher=Meter(), surveyor=surveyor, expect=expect
+            where,
+            client,
+            source=source,
+            source_options=reached,
+            where=chosen,
+            watcher=Meter(),
+            surveyor=surveyor,
+            expect=expect,
         )
     if recipe and surveyor:
         report = check_catalog(where, recipe, report, surveyor.survey() if report.passed else None, schemas)

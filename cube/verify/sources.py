@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -12,9 +12,13 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from cube.errors import RejectedFile
+from cube.format.arrays import ArraySpec
+from cube.format.layout import meanings
 from cube.format.originals import BYTES, kept
 from cube.format.target import Target
 from cube.format.tiles import pixels_digest_of
+from cube.format.versions import SUPERSEDES, current_rows
+from cube.query.choose import select_patches
 from cube.source.expectations import Expectation
 from cube.source.files import INDEXES, Source, open_source
 from cube.source.georeference import Georeference
@@ -42,8 +46,8 @@ class SourceCheck:
     def check(self, source: Source) -> None:
         """Check every image of the batch."""
         for slot in range(len(self.labels.patch)):
-            hidden = self.labels.superseded is not None and self.labels.superseded[slot]
-            wanted = np.flatnonzero(self.labels.present[slot] & ~hidden)  # what was replaced has no file any more
+            left_out = self.labels.unsourced is not None and self.labels.unsourced[slot]
+            wanted = np.flatnonzero(self.labels.present[slot] & (not left_out))
             paths = [self._files(slot, int(place)) for place in wanted]
             most = max(self._expected(int(place)).file_bytes for place in range(len(self.examination.layouts)))
             read = iter(source.read_many([path for of_image in paths for path in of_image], most))
@@ -116,9 +120,25 @@ class SourceFiles:
     files: Source
     paths: frozenset[str]
     """All there are."""
+    where: str = ""
+    """The filter of patches that are compared; all where it is empty."""
+
+    def left_out(self, values: Mapping[str, Array], specs: Sequence[ArraySpec], seasons: Any) -> NDArray[np.bool_]:
+        """Return which patches (patch) are not compared: others than are asked for, and those that others have replaced."""
+        rows = np.arange(len(values["patch"]))
+        if SUPERSEDES in values:
+            rows = current_rows(values[SUPERSEDES])
+        if self.where:
+            names = [
+                spec.path for spec in specs if spec.dimensions[0] == "patch" and spec.path in values and "/" not in spec.path
+            ]
+            rows = select_patches(values.__getitem__, names, self.where, shown=meanings(specs), seasons=seasons, among=rows)
+        skipped = np.ones(len(values["patch"]), bool)
+        skipped[rows] = False
+        return skipped
 
 
-def listed_source(given: str, options: Mapping[str, Any] | None, target: Target) -> SourceFiles:
+def listed_source(given: str, options: Mapping[str, Any] | None, target: Target, where: str = "") -> SourceFiles:
     """List a source; what is known of its archives is kept beside the cube, or for this run where that is not ours to write."""
     files = open_source(given, options, indexes=target.beside.child(INDEXES))
-    return SourceFiles(given, files, frozenset(entry.key for entry in files.listed() if isinstance(entry, Entry)))
+    return SourceFiles(given, files, frozenset(entry.key for entry in files.listed() if isinstance(entry, Entry)), where)

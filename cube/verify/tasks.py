@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from cube.format.arrays import ArraySpec, chunk_key
 from cube.format.originals import HEADERS, ORIGINALS, PIXELS, header_keys
 from cube.format.tiles import TileLayout
-from cube.format.versions import SUPERSEDES, current_rows
 from cube.source.files import Source
 from cube.source.stacks import parted
 from cube.store.protocol import Readable
@@ -54,8 +53,8 @@ class Slice:
     kept: Array | None
     """(patch, modality): what comes back of the file; None in cubes of earlier versions."""
     transform: Array | None
-    superseded: Array | None = None
-    """(patch): whether another one has taken its place; None where none has."""
+    unsourced: Array | None = None
+    """(patch): whether it is not compared with source files; None where all are, or nothing is."""
     ground: GroundSlice | None = None
     """What a survey must know; None where none is taken."""
 
@@ -82,13 +81,18 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def batch_tasks(
-    examination: Examination, values: Arrays, sizes: Mapping[str, int], surveyor: Surveyor | None, since: int = 0
+    examination: Examination,
+    values: Arrays,
+    sizes: Mapping[str, int],
+    surveyor: Surveyor | None,
+    since: int,
+    unsourced: Array | None,
 ) -> Iterator[Task]:
     """Yield a task for each batch that has patches from ``since`` on: its labels, and the sizes of the objects listed."""
     slots = examination.header.chunks[0]
     for index in range(since // slots, -(-len(values["patch"]) // slots)) if since < len(values["patch"]) else ():
         rows = slice(index * slots, (index + 1) * slots)
-        labels = _slice(values, index, rows, surveyor.slice(rows) if surveyor is not None else None)
+        labels = _slice(values, index, rows, surveyor.slice(rows) if surveyor is not None else None, unsourced)
         keys = [chunk_key(name, (index, 0, 0, 0)) for name in examination.layouts]
         keys += header_keys(examination.header, index, labels.header_size.ravel().tolist())
         known = {key: sizes[key] for key in keys if key in sizes}
@@ -122,7 +126,7 @@ def unpacked_paths(packed: NDArray[np.uint8]) -> NDArray[Any]:
     return np.array(texts, object).reshape(packed.shape[:-1])
 
 
-def _slice(values: Arrays, index: int, rows: slice, ground: GroundSlice | None) -> Slice:
+def _slice(values: Arrays, index: int, rows: slice, ground: GroundSlice | None, unsourced: Array | None) -> Slice:
     return Slice(
         index=index,
         patch=values["patch"][rows],
@@ -139,15 +143,9 @@ def _slice(values: Arrays, index: int, rows: slice, ground: GroundSlice | None) 
         wkt=_definitions(values, rows),
         kept=values["kept"][rows] if "kept" in values else None,
         transform=values["transform"][rows] if "transform" in values else None,
-        superseded=_superseded(values)[rows] if SUPERSEDES in values else None,
+        unsourced=unsourced[rows] if unsourced is not None else None,
         ground=ground,
     )
-
-
-def _superseded(values: Arrays) -> NDArray[np.bool_]:
-    hidden = np.ones(len(values["patch"]), bool)
-    hidden[current_rows(values[SUPERSEDES])] = False
-    return hidden
 
 
 def _definitions(values: Arrays, rows: slice) -> list[str]:

@@ -46,6 +46,7 @@ def verify_cube(  # noqa: PLR0913 (each is a keyword of its own)
     *,
     source: str | None = None,
     source_options: Mapping[str, Any] | None = None,
+    where: str = "",
     watcher: Watcher = SILENT,
     surveyor: Surveyor | None = None,
     expect: str | None = None,
@@ -53,13 +54,14 @@ def verify_cube(  # noqa: PLR0913 (each is a keyword of its own)
 ) -> Report:
     """Check a whole cube from its store alone, and against its source files where ``source`` is given.
 
-    ``source_options`` go to fsspec. A ``surveyor`` takes a survey while the pixels pass by; it has seen everything if the
-    report passed. ``expect`` is the digest of the cube that was noted before: with it, a cube that passes is that cube.
-    Pixels of the first patches, up to ``since``, are not looked at unless the surveyor must see them.
+    ``source_options`` go to fsspec; ``where`` chooses the patches that are compared with files. A ``surveyor`` takes a survey
+    while the pixels pass by; it has seen everything if the report passed. ``expect`` is the digest of the cube that was noted
+    before: with it, a cube that passes is that cube. Pixels of the first patches, up to ``since``, are not looked at unless the
+    surveyor must see them.
 
     Raises ``RequestError`` if there is no cube, or one of a format this version does not know.
     """
-    files = None if source is None else listed_source(source, source_options, target)
+    files = None if source is None else listed_source(source, source_options, target, where)
     verification = _Verification(target, client, watcher)
     verification.source, verification.surveyor, verification.expect, verification.since = files, surveyor, expect, since
     return verification.report(None)
@@ -242,11 +244,9 @@ class _Verification:
         if surveyor is not None:
             surveyor.prepare(values, layouts)
             self.since = min(self.since, surveyor.patches)
-        outcomes = list(
-            self._examine(
-                batch_tasks(examination, values, sizes, surveyor, self.since), values["patch"], by_path[HEADERS].chunks[0]
-            )
-        )
+        unsourced = self.source.left_out(values, specs, facts["seasons"]) if self.source is not None else None
+        tasks = batch_tasks(examination, values, sizes, surveyor, self.since, unsourced)
+        outcomes = list(self._examine(tasks, values["patch"], examination.header.chunks[0]))
         self.findings += [finding for outcome in outcomes for finding in outcome.findings]
         self.damaged += [outcome.index for outcome in outcomes if outcome.findings]
         self._name_batches(outcomes, examination, values)

@@ -21,7 +21,8 @@ from PIL import Image
 from pydantic import BaseModel
 
 from cube.cli.main import main
-from cube.format.layout import definition_arrays, label_arrays, original_arrays, pixel_arrays
+from cube.format.additions import definition_arrays, supersedes_array
+from cube.format.layout import label_arrays, original_arrays, pixel_arrays
 from cube.recipes import made, sections
 from cube.recipes.bundled import recipe_names
 from cube.recipes.recipe import Recipe, read_recipe
@@ -247,7 +248,8 @@ def test_arrays_are_as_the_format_says() -> None:
             dimensions = re.findall(r"`(\w+)`", cells[0])
             said |= {name: (dimensions, cells[1], cells[2].strip("`").lower()) for name in re.findall(r"`([\w/]+)`", names)}
     label, _ = definition_arrays(recipe, 9, ["a definition"])
-    specs = [*pixel_arrays(recipe, 9), *label_arrays(recipe, 9), label, *original_arrays(recipe, 9)]
+    labels = [*label_arrays(recipe, 9), label, supersedes_array(recipe, 9)]
+    specs = [*pixel_arrays(recipe, 9), *labels, *original_arrays(recipe, 9)]
     written = {}
     for spec in specs:
         kind = np.dtype(spec.dtype)

@@ -80,7 +80,8 @@ def decode(data: bytes) -> Raster | RejectedFile:
         assert seen.header[:start] + seen.pixels.tobytes() + seen.header[start:] == data
     if seen.georeference is not None:
         assert np.isfinite(seen.georeference.transform).all()
-        assert rasterio.crs.CRS.from_epsg(seen.georeference.epsg).to_wkt()
+        place = seen.georeference
+        assert (rasterio.crs.CRS.from_epsg(place.epsg) if place.epsg else rasterio.crs.CRS.from_wkt(place.wkt)).to_wkt()
     with suppress(RejectedFile):
         EXPECTED.check(seen)
     return seen
