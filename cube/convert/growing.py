@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 from cube.convert.growth import require_documents
 from cube.convert.plan import Plan
 from cube.convert.standing import Standing, read_standing
 from cube.errors import TargetError
+from cube.format.documents import parse_object
 from cube.format.target import Target
 from cube.records.claims import Claim, stake, standing_claim
 from cube.records.plans import GROWTH, PLAN, batches, begun, keep_plan, plan_of_cube, remove_all, unfinished_growth, unwanted
@@ -46,7 +45,7 @@ def require_base(plan: Plan, target: Target) -> Standing:
 
 
 def _refuse_others(plan: Plan, target: Target, claim: Claim | None, *, replace: bool) -> None:
-    if claim is not None and (who := living_build(target.build)):
+    if claim is not None and (who := living_build(target.build, claim.plan)):
         raise TargetError(f"{target.url} is being written by another run ({who}): wait until it ends, and run again")
     other = unfinished_growth(target)
     if other in ("", plan.digest) or replace:
@@ -74,8 +73,12 @@ def _settle(plan: Plan, target: Target, standing: Standing) -> None:
 
 def end_growth(target: Target) -> None:
     """Have the plan of a growth whose root stands take the place of that of the cube before."""
-    if begun(target, GROWTH)[1] == plan_of_cube(target):
-        keep_plan(target, json.loads(target.build.read(GROWTH)), PLAN)
+    try:
+        document = parse_object(target.build.read(GROWTH))
+    except (FileNotFoundError, ValueError):
+        return  # there is none, or another run of the same plan was faster
+    if document.get("digest") == plan_of_cube(target):
+        keep_plan(target, document, PLAN)
         there = [entry.key for entry in target.build.list("receipts")]
         remove_all(target.build, unwanted(batches(target.build), there))
         remove_all(target.build, [GROWTH])

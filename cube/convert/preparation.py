@@ -33,7 +33,7 @@ def claimed(plan: Plan, target: Target, *, replace: bool = False) -> Iterator[No
     with target.storing():
         if target.complete() and not grows:
             _require_own(plan, target)
-    with present(target):
+    with present(target, plan.digest):
         with target.storing():
             (prepare_growth if grows else prepare)(plan, target, replace=replace)
         yield

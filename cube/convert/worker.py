@@ -32,7 +32,7 @@ from cube.source.rejected import Rejected, rejection, require_answer
 from cube.source.stacks import stacked
 from cube.source.statements import MASK, NODATA, Statements
 from cube.store.failures import undamaged
-from cube.store.protocol import Entry, Store
+from cube.store.protocol import Entry, Range, Store
 
 _COUNTED = ("nan_count", "zero_count", "saturated_count", "constant", "masked")
 """Columns (patch, modality) of what is counted of images."""
@@ -104,10 +104,10 @@ def resumed_writer(layout: TileLayout, cube: Store, key: str, kept: int, sink: C
     writer = ShardWriter(layout, sink)
     if kept:
         try:
-            read = partial(cube.read_range, key)
-            size = cube.entry(key).size
-            tail = partial(read, size - layout.index_bytes, size)
-            writer.resume(undamaged(partial(read_index, layout, size=size), tail(), tail), kept, read)
+            # From the end on: another run of the same plan may put a longer shard there at any moment.
+            tail = partial(cube.read_ranges, [Range(key, -layout.index_bytes, None)])
+            index = undamaged(partial(read_index, layout), tail()[0], lambda: tail()[0])
+            writer.resume(index, kept, partial(cube.read_range, key))
         except CorruptError as error:
             raise CorruptError(f"{cube.url}/{key}: {error}; `cube verify` tells more") from None
     return writer

@@ -31,17 +31,17 @@ _LOOK_SECONDS = 0.5
 
 
 @contextmanager
-def present(target: Target) -> Iterator[None]:
-    """Give signs of life until the block ends.
+def present(target: Target, plan: str = "") -> Iterator[None]:
+    """Give signs of life until the block ends; they name the plan that is worked on.
 
     Raises ``TargetError`` if the first cannot be written. Later ones may fail: what else is written then says so.
     """
     build = target.beside
     key, ended = f"{RUNNING}/{uuid4().hex}.json", Event()
     with target.writable():
-        build.write(key, _sign(0))
+        build.write(key, _sign(0, plan))
         _forget(build, [key for key, data in _signs(build) if _is_gone(data)])
-    beating = Thread(target=_beat, args=(build, key, ended), name="cube-presence", daemon=True)
+    beating = Thread(target=_beat, args=(build, key, plan, ended), name="cube-presence", daemon=True)
     beating.start()
     try:
         yield
@@ -52,12 +52,12 @@ def present(target: Target) -> Iterator[None]:
             build.remove(key)
 
 
-def _beat(build: Store, key: str, ended: Event) -> None:
+def _beat(build: Store, key: str, plan: str, ended: Event) -> None:
     number = 0
     while not ended.wait(BEAT_SECONDS):
         number += 1
         with suppress(OSError):
-            build.write(key, _sign(number))
+            build.write(key, _sign(number, plan))
 
 
 def _signs(build: Readable) -> Iterator[tuple[str, bytes]]:
@@ -71,18 +71,27 @@ def other_signs(build: Readable) -> dict[str, bytes]:
     return {key: data for key, data in _signs(build) if not (_is_own(data) or _is_gone(data))}
 
 
-def living_build(build: Store) -> str:
-    """Return which other build is running, as ``HOST:PROCESS``; an empty text where none is. May wait to see."""
-    watched, until = other_signs(build), time.monotonic() + PATIENCE_SECONDS
+def living_build(build: Store, plan: str | None = None) -> str:
+    """Return which other build is running, of a plan if one is named, as ``HOST:PROCESS``; an empty text where none is.
+
+    May wait to see.
+    """
+    watched, until = _signs_of(build, plan), time.monotonic() + PATIENCE_SECONDS
     while watched and time.monotonic() < until:
         time.sleep(_LOOK_SECONDS)
-        now = other_signs(build)
+        now = _signs_of(build, plan)
         for key, data in now.items():
             if watched.get(key) != data:
                 return _who(data)
         watched = now
     _forget(build, watched)
     return ""
+
+
+def _signs_of(build: Store, plan: str | None) -> dict[str, bytes]:
+    """Return the signs of other processes that work on a plan, or on any; earlier versions named none."""
+    signs = other_signs(build)
+    return {key: data for key, data in signs.items() if plan is None or parse_object(data).get("plan", plan) == plan}
 
 
 def _forget(build: Store, keys: Iterable[str]) -> None:
@@ -104,8 +113,8 @@ def clear_unfinished(target: Target) -> None:
                     target.build.remove(entry.key)
 
 
-def _sign(number: int) -> bytes:
-    return json.dumps({**_self(), "beat": number}).encode()
+def _sign(number: int, plan: str) -> bytes:
+    return json.dumps({**_self(), "beat": number, "plan": plan}).encode()
 
 
 def _self() -> dict[str, str | int]:

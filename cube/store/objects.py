@@ -172,9 +172,9 @@ class ObjectStore:
         try:
             fs.pipe_file(f"{root}/{key}", data, **_media_type(fs, key), **conditions)
         except OSError:
-            if self.read(key) in (before, data):
-                raise  # not refused for what stands there; what is ours is found when it is tried again
-            return False
+            if (there := self.read(key)) == before:
+                raise  # it was refused for another reason
+            return there == data
         return True
 
     @insisting

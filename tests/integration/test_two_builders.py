@@ -15,6 +15,11 @@ import pytest
 from making import Built, Made, build, write_recipe
 from servers import S3Server, seaweedfs
 
+from cube.format.target import target_of
+from cube.jobs.diff import difference
+from cube.read.opened import open_certified
+from cube.verify.verification import verify_cube
+
 _BUILDER = """
 import json, sys
 from click.testing import CliRunner
@@ -39,7 +44,8 @@ class Builders:
         """Start one command in each process at once; return exit code, output and errors of each."""
         for process, command in zip(self.processes, commands, strict=True):
             assert process.stdin is not None
-            process.stdin.write(json.dumps([*command, "--workers", "0", "--sample", "0", "--json"]) + "\n")
+            options = ["--workers", "0", "--sample", "0", "--json"] if command[0] == "build" else []
+            process.stdin.write(json.dumps([*command, *options]) + "\n")
             process.stdin.flush()
         return [tuple(json.loads(process.stdout.readline())) for process in self.processes if process.stdout is not None]
 
@@ -121,3 +127,54 @@ def test_two_builders_started_together(contest: Callable[..., None], pair: tuple
 @pytest.mark.parametrize("pair", pairs(5), ids=str)
 def test_two_builders_started_together_twenty_times(contest: Callable[..., None], pair: tuple[str, str, int]) -> None:
     contest(*pair)
+
+
+@pytest.fixture
+def race(builders: Builders, made: Made, tmp_path: Path) -> Callable[..., None]:
+    """Let one cube grow twice at once, and check that one wins, that the other says so, and what is there in the end."""
+
+    def check(place: str, plans: str, number: int) -> None:
+        recipe = write_recipe(tmp_path / "tiny.yaml")
+        base, whole = tmp_path / "base.zarr", tmp_path / "whole.zarr"
+        build(recipe, made.folder, whole)
+        source = ["build", str(recipe), "--source", str(made.folder), "--grow"]
+        to = str(base) if place == "disk" else f"s3://public/grown-{plans}-{number}-{os.urandom(4).hex()}.zarr"
+        begin = [*source, "--to", to, "--where", "season=spring and scene=1"]
+        ends = builders.run(begin, [*begin[:-3], str(tmp_path / "other.zarr"), *begin[-2:]])
+        assert [code for code, _, _ in ends] == [0, 0]
+        wheres = ["scene=15", "season=summer" if plans == "different" else "scene=15"]
+        commands = [[*source, "--to", to, "--where", where] for where in (wheres if number % 2 else reversed(wheres))]
+        ends = builders.run(*commands)
+        codes = [code for code, _, _ in ends]
+        assert 0 in codes
+        for code, output, errors in ends:
+            assert code in (0, 2), (output, errors)
+            if code:
+                assert output == ""
+                said = "is being written by another run|was changed by another run|was taken over by|claim it again and again"
+                assert re.search(f"cube: .*({said})", errors.splitlines()[-1]), errors
+        again = [[*source, "--to", to], ["diff", str(tmp_path / "other.zarr"), str(tmp_path / "other.zarr")]]
+        (code, output, errors), _ = builders.run(*again)
+        assert code == 0, errors
+        assert json.loads(output)["report"]["passed"]
+        (tmp_path / "there").mkdir()
+        for key, data in stored(builders, to).items():
+            path = tmp_path / "there" / "x.zarr" / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        assert verify_cube(target_of(str(tmp_path / "there" / "x.zarr")), source=str(made.folder)).passed
+        grown, once = (open_certified(str(path)) for path in (tmp_path / "there" / "x.zarr", whole))
+        assert not difference(grown, once).any
+
+    return check
+
+
+@pytest.mark.parametrize("pair", pairs(1), ids=str)
+def test_two_growths_at_once(race: Callable[..., None], pair: tuple[str, str, int]) -> None:
+    race(*pair)
+
+
+@pytest.mark.judges
+@pytest.mark.parametrize("pair", pairs(4), ids=str)
+def test_two_growths_at_once_again_and_again(race: Callable[..., None], pair: tuple[str, str, int]) -> None:
+    race(*pair)
