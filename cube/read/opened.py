@@ -146,7 +146,8 @@ class OpenedCube:
         if SUPERSEDES in self.specs:
             rows = current_rows(self._certified(SUPERSEDES).read())
             if len(gone := np.setdiff1d(np.arange(self.patches) if self.visible is None else self.visible, rows)):
-                raise RequestError(f"{self.url}: of {len(gone):,} patches, replaced since, no classes are known any more")
+                said = f"classes are known of patches that still stand; {len(gone):,} of these were replaced since"
+                raise RequestError(f"{self.url}: {said}")
             fill: Any = np.nan if values.dtype.kind == "f" else ""
             every = np.full((self.whole, *values.shape[1:]), fill, values.dtype)
             every[rows] = values
