@@ -50,8 +50,8 @@ def patch_table(
 ) -> pa.Table:
     """Return the table of all patches, a STAC item per row.
 
-    ``labels`` are the cube's (:data:`WANTED`), ``href`` leads from the table's folder to the cube, ``digest`` is the
-    certificate of the cube's pixels, ``earlier`` those of its earlier versions.
+    ``labels`` are the cube's (:data:`WANTED`), and ``index`` their rows where these are not all; ``href`` leads from the
+    table's folder to the cube, ``digest`` is the certificate of the cube's pixels, ``earlier`` those of its earlier versions.
     """
     rows = len(labels["patch"])
     columns = {
@@ -191,7 +191,7 @@ def _own(recipe: Recipe, labels: Labels) -> dict[str, Any]:
 def _names(labels: Labels) -> dict[str, Any]:
     texts = [name for name in ("season", "split") if name in labels]
     return {
-        "patchcube:index": pa.array(labels["index"].astype(np.int32)),
+        "patchcube:index": pa.array(np.asarray(labels.get("index", np.arange(len(labels["patch"]))), np.int32)),
         **{f"patchcube:{name}": pa.array(labels[name].astype(str), pa.string()) for name in texts},
         **{f"patchcube:{name}": pa.array(labels[name], pa.int32()) for name in ("scene", "number")},
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,18 +31,20 @@ class Beside:
     """URL of the cube."""
     pixels: str
     """Digest of its pixels."""
+    unlisted: set[int] = field(default_factory=set)
+    """Rows that the table has been seen not to list: others have replaced them since."""
 
-    def shares(self, field: str) -> Array:
+    def shares(self, name: str) -> Array:
         """Return (patch) what a field such as ``class:Urban`` means; raises ``FilterError`` for one that is unknown."""
         from cube.query.table import read_shares
 
-        return read_shares(self._table(), field)
+        return self._by_row(file := self._table(), read_shares(file, name))
 
     def fractions(self, legend: str = "") -> Array:
         """Return the shares (patch, class) of all classes of a legend."""
         from cube.query.table import read_fractions
 
-        return read_fractions(self._table(), legend)
+        return self._by_row(file := self._table(), read_fractions(file, legend))
 
     def statistics(self, modality: str, bands: Sequence[str]) -> dict[str, Array]:
         """Return ``STATISTICS`` (band) of a modality; each piece of ground counts once."""
@@ -57,6 +59,19 @@ class Beside:
         if any(not isinstance(row.get(name), int | float) for row in rows for name in STATISTICS):
             raise RequestError(f"{where} has no statistics of {modality}")
         return {name: np.array([row[name] for row in rows]) for name in STATISTICS}
+
+    def _by_row(self, file: ColumnFile, values: Array) -> Array:
+        """Return (row, …) of all rows of the cube that the table is of, those that it does not list without a value."""
+        from cube.query.table import INDEX
+
+        rows = file.read([INDEX], file.groups)[INDEX].to_numpy()
+        if len(rows) and rows[-1] == len(rows) - 1:
+            return values
+        fill: Any = np.nan if values.dtype.kind == "f" else ""
+        every = np.full((int(rows.max(initial=-1)) + 1, *values.shape[1:]), fill, values.dtype)
+        every[rows] = values
+        self.unlisted.update(np.setdiff1d(np.arange(len(every)), rows).tolist())
+        return every
 
     def _table(self) -> ColumnFile:
         from cube.query.table import DIGEST, EARLIER, open_table, own_facts

@@ -138,20 +138,16 @@ class OpenedCube:
         several, ``RequestError`` if there is no table or it is of another cube.
         """
         if field not in self._values:
-            self._values[field] = self._expanded(self._beside.shares(field))
+            beside = self._beside
+            self._values[field] = self._own(beside, beside.shares(field))
         return self._values[field]
 
-    def _expanded(self, values: Array) -> Array:
-        """Return (patch, …) of what the catalog says of the patches that nobody has replaced in the cube as it stands."""
-        if SUPERSEDES in self.specs:
-            rows = current_rows(self._certified(SUPERSEDES).read())
-            if len(gone := np.setdiff1d(np.arange(self.patches) if self.visible is None else self.visible, rows)):
-                said = f"classes are known of patches that still stand; {len(gone):,} of these were replaced since"
-                raise RequestError(f"{self.url}: {said}")
-            fill: Any = np.nan if values.dtype.kind == "f" else ""
-            every = np.full((self.whole, *values.shape[1:]), fill, values.dtype)
-            every[rows] = values
-            values = every
+    def _own(self, beside: Beside, values: Array) -> Array:
+        """Return what the catalog says of the rows (patch, …) of this version; it is that of the cube as it stands."""
+        rows = np.arange(self.patches) if self.visible is None else self.visible
+        if gone := beside.unlisted & set(rows.tolist()):
+            said = f"classes are known of patches that still stand; {len(gone):,} of these were replaced since"
+            raise RequestError(f"{self.url}: {said}")
         return values[: self.patches]
 
     def fractions(self, legend: str = "") -> Array:
@@ -159,7 +155,8 @@ class OpenedCube:
 
         Raises ``RequestError`` as ``shares`` does, and if the table has no such legend.
         """
-        return self._expanded(self._beside.fractions(legend))
+        beside = self._beside
+        return self._own(beside, beside.fractions(legend))
 
     def statistics(self, modality: str) -> dict[str, Array]:
         """Return ``mean``, ``stddev``, ``minimum``, ``maximum`` and ``count`` (band) of the pixels of a modality.

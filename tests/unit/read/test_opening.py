@@ -11,9 +11,11 @@ import pytest
 import xarray as xr
 from making import BANDS, DTYPES, LAND_COVER, SEEDS, Built, Made, Scene, build, make_patches
 
+from cube.format.defects import DEFECTS
+
 PER_PATCH = {
     "patch", "season", "scene", "number", "split", "epsg", "transform", "lon", "lat", "present",
-    "nan_count", "zero_count", "saturated_count", "digest", "kept",
+    "nan_count", "zero_count", "saturated_count", "digest", "kept", *DEFECTS,
 }  # fmt: skip
 SCHEMES = ("IGBP", "LCCS_LC", "LCCS_LU", "LCCS_SH")
 PER_SCHEME = {f"{scheme}_{kind}" for scheme in SCHEMES for kind in ("code", "name", "color")}
