@@ -47,7 +47,7 @@ def grown_root(plan: Plan, standing: Standing, receipts: Iterable[Receipt], targ
     longest = int(values[f"{ORIGINALS}/header_size"].max(initial=0))
     documents = {}
     for path, spec in specs.items():
-        told = {**spec.attributes, **_all_say(standing, said, path)} if path in plan.job.layouts else spec.attributes
+        told = _all_say(spec, said) if path in plan.job.layouts else spec.attributes
         final = header_spec(spec, longest) if path == HEADERS else replace(spec, attributes=told)
         documents[path] = final.document()
     documents[ORIGINALS] = standing.document["consolidated_metadata"]["metadata"][ORIGINALS]
@@ -107,11 +107,11 @@ def _definitions(plan: Plan, standing: Standing, new: Arrays) -> tuple[Arrays, A
     return values, new, [label, table]
 
 
-def _all_say(standing: Standing, said: Said, name: str) -> dict[str, Any]:
-    """Return what all files of a modality say about their pixels, old and new ones."""
-    told = {key: value for key, value in standing.specs[name].attributes.items() if key.startswith("file_")}
-    now = said.attributes(name)
-    return {key: value for key, value in now.items() if told == now}
+def _all_say(spec: ArraySpec, said: Said) -> dict[str, Any]:
+    """Return the attributes of an array of pixels, with what its files say of theirs only where old and new ones agree."""
+    told = {name: value for name, value in spec.attributes.items() if name.startswith("file_")}
+    agree = told == said.attributes(spec.path)
+    return {name: value for name, value in spec.attributes.items() if agree or name not in told}
 
 
 def _attributes(

@@ -28,7 +28,7 @@ from cube.format.certificate import certificate, pixels_digest, seal
 from cube.format.documents import parse_object
 from cube.format.layout import constant_arrays, label_arrays, original_arrays
 from cube.format.originals import HEADERS, ORIGINALS, header_spec
-from cube.format.root import consolidated
+from cube.format.root import consolidated, read_root
 from cube.format.small import write_array
 from cube.format.target import ROOT, Target
 from cube.records.claims import require_claim, stake_publication
@@ -162,8 +162,9 @@ def replace_root(plan: Plan, target: Target, root: bytes) -> None:
     Raises ``TargetError`` if another run has changed the cube, or claimed it.
     """
     stake_publication(target, plan.digest)
-    before = require_base(plan, target).root
-    if not target.cube.replace(ROOT, root, before):
+    before, document = read_root(target)
+    standing = plan.base is not None and document["attributes"]["cube"]["certificate"]["root"] == plan.base.root
+    if not standing or not target.cube.replace(ROOT, root, before):
         raise TargetError(f"{target.url} was changed by another run while it grew: look at it, and run again")
     end_growth(target)
 

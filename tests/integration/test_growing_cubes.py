@@ -273,6 +273,26 @@ def test_new_patches_may_have_a_crs_of_their_own(tmp_path: Path, recipe: Path, f
     assert here["crs_wkt"].size == (1 if first == "EPSG" else 2)
 
 
+@pytest.mark.parametrize(("first", "then"), [(0, 0), (0, None), (None, 0), (0, 7)])
+def test_what_all_files_say_is_what_old_and_new_ones_say(
+    tmp_path: Path, recipe: Path, first: int | None, then: int | None
+) -> None:
+    for season, nodata in (("spring", first), ("summer", then)):
+        made = make_patches(tmp_path / "files", (Scene(season, 1, rows=1, columns=2),))
+        for (name, kind), path in made.files.items():
+            if kind == "s2" and nodata is not None:
+                path.unlink()
+                write_tif(path, made.pixels[name, kind], crs="EPSG:32632", transform=made.transforms[name], nodata=nodata)
+    cube.build(recipe, tmp_path / "files", tmp_path / "once.zarr")
+    to = grown(recipe, tmp_path / "files", tmp_path / "x.zarr", ("season=spring", "season=summer"))
+    here, there = (json.loads((path / "s2/zarr.json").read_bytes())["attributes"] for path in (to, tmp_path / "once.zarr"))
+    assert here == there
+    assert ("file_nodata" in here) is (first == then)
+    run("verify", to)
+    reports = [json.loads((tmp_path / name / "report.json").read_bytes())["statements"] for name in ("x.build", "once.build")]
+    assert reports[0] == reports[1]
+
+
 # Files that were published again
 
 
