@@ -22,7 +22,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 @click.command()
 @click.argument("target", metavar="T")
-@click.option("--where", default="", metavar="FILTER", help="Compare only some patches with files, such as 'season=spring'.")
+@click.option("--where", default="", metavar="FILTER", help='Compare only some patches with files, such as "scene<=40".')
 @click.option("--source", metavar="S", help="Compare with the source files too.")
 @click.option("--expect", metavar="DIGEST", help="The digest that was noted of this cube: any other cube fails.")
 @click.option("--catalog", is_flag=True, help="Check the STAC catalog too: links, core schema, agreement with the cube.")

@@ -181,7 +181,25 @@ def labels(data: DataSet, patches: list[Patch]) -> dict[str, Any]:
         "modality": kinds,
         "present": [[name in patch.files for name in kinds] for patch in patches],
         **counts,
+        "nan": counts["nan_count"].sum(axis=1),
+        "saturated": counts["saturated_count"].sum(axis=1),
+        **defects(patches),
     }
+
+
+def defects(patches: list[Patch]) -> dict[str, Any]:
+    counts = {name: np.zeros(len(patches), np.int32) for name in ("constant", "empty", "masked", "known_defect")}
+    for row, patch in enumerate(patches):
+        for name, path in patch.files.items():
+            pixels = pixels_of(path)
+            counts["empty"][row] += not np.nan_to_num(pixels).any()
+            if name != "lc":
+                counts["constant"][row] += sum(len(np.unique(band)) == 1 for band in pixels)
+            if path.suffix == ".png":
+                continue
+            with rasterio.open(path) as image:
+                counts["masked"][row] += image.nodata is not None and bool((pixels == image.nodata).any())
+    return counts
 
 
 def georeference(data: DataSet, patches: list[Patch]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def test_some_modalities_alone(made: Made, tiny_recipe: Path, tmp_path: Path) ->
 def test_the_target_is_held_once(made: Made, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     beats: list[str] = []
     beat = presence._beat
-    monkeypatch.setattr(presence, "_beat", lambda build, key, ended: beats.append(key) or beat(build, key, ended))
+    monkeypatch.setattr(presence, "_beat", lambda build, key, *rest: beats.append(key) or beat(build, key, *rest))
     cube.build(tiny_recipe, made.folder, tmp_path / "x.zarr", limit=2)
     assert len(beats) == 1
     assert {path.name for path in (tmp_path / "x.build/claims").iterdir()} == {"000001.json", "000002.json"}

@@ -136,7 +136,7 @@ def test_counts_are_of_the_whole_patch_even_where_tiles_are_shared() -> None:
     pixels = np.ones((16, 16, 2), "<f4")
     pixels[0, 0], pixels[0, 1, 0], pixels[15, 15, 1], pixels[8, 0, 0] = np.nan, 0.0, -0.0, 5.0
     _, seen, writer = write(layout, {0: pixels, 1: pixels})
-    assert seen[0][1] == seen[1][1] == Counts(nan=2, zero=2, saturated=1)
+    assert seen[0][1] == seen[1][1] == Counts(nan=2, zero=2, saturated=1, flat={})
     assert len(writer.seen) == 4  # the tile in the upper right is the only plain one
 
 
@@ -154,7 +154,23 @@ def test_counts_are_of_the_whole_patch_even_where_tiles_are_shared() -> None:
 )
 def test_counting(dtype: str, saturated: float | None, expected: Counts) -> None:
     top = {"<u2": 65535, "|u1": 255}.get(dtype, 7.0)
-    assert count_pixels(np.array([0, 1, top, top], dtype), saturated) == expected
+    assert count_pixels(np.array([[[0, 1, top, top]]], dtype), saturated) == dataclasses.replace(expected, flat={})
+
+
+def test_bands_of_one_value_are_found() -> None:
+    planes = np.zeros((4, 3, 3), "<f4")
+    planes[0], planes[1], planes[2], planes[3, 1, 0] = np.nan, -0.0, 7.5, 1.0
+    one = count_pixels(planes, None)
+    assert one.constant == 3
+    planes[1], planes[3] = 0.0, 2.0
+    other = count_pixels(planes, None)
+    assert other.constant == 4
+    assert (Counts() + one + other).flat == {band: planes[band, 0, 0].tobytes() for band in (0, 2)}
+    assert (Counts() + one).constant == 3
+    assert Counts().constant == 0
+    for place in np.ndindex(3, 3):
+        planes[2], planes[2][place] = 7.5, 8
+        assert 2 not in (count_pixels(planes, None).flat or {})
 
 
 def test_stored_bytes_are_the_same_every_time() -> None:
