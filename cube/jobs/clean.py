@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import uuid4
@@ -75,14 +75,12 @@ def remove_leftovers(target: Target) -> None:
     with target.storing():
         if target.complete():
             if unfinished_growth(target):
-                with present(target):
-                    _claim(target)
+                with _claimed(target):
                     undo_growth(target)
             clear_unfinished(target)
             _give_up_uploads(target, remove=True)
             return
-        with present(target):
-            _claim(target)
+        with _claimed(target):
             if target.complete():
                 raise TargetError(f"{target.url} was finished by another run at this very moment: it stays")
             _give_up_uploads(target, remove=True)
@@ -90,10 +88,14 @@ def remove_leftovers(target: Target) -> None:
             _remove_all(target.build)
 
 
-def _claim(target: Target) -> None:
+@contextmanager
+def _claimed(target: Target) -> Iterator[None]:
+    """Hold a target until the block ends. Raises ``TargetError`` if another run claims it at the same moment."""
     claim = f"clean-{uuid4().hex}"
-    if stake(target.build, standing_claim(target.build), claim).plan != claim:
-        raise TargetError(f"{target.url} was claimed by another run at this very moment: look again")
+    with present(target, claim):
+        if stake(target.build, standing_claim(target.build), claim).plan != claim:
+            raise TargetError(f"{target.url} was claimed by another run at this very moment: look again")
+        yield
 
 
 def _leftover(target: Target) -> Leftover | None:

@@ -16,6 +16,7 @@ from cube.convert.writer import REPORT
 from cube.format.documents import parse_object
 from cube.format.root import read_root
 from cube.format.target import Target
+from cube.format.versions import versions_of
 from cube.jobs.diff import INVENTORY
 from cube.recipes.recipe import Recipe
 from cube.survey.counted import COUNTED, Counted, packed, unpacked
@@ -28,12 +29,16 @@ def counted_before(plan: Plan, target: Target) -> Counted | None:
     """Return what was counted of the cube that a plan adds to, with the pictures of its catalog; None where it is not there."""
     if plan.base is None:
         return None
-    pixels = read_root(target)[1]["attributes"]["cube"]["certificate"]["pixels"]
     try:
-        counted = unpacked(target.build.read(COUNTED), plan.recipe, pixels)
+        data = target.build.read(COUNTED)
     except FileNotFoundError:
         return None
-    if counted is None or counted.patches != plan.base.patches:
+    facts = read_root(target)[1]["attributes"]["cube"]
+    # That of an earlier version stands where a growth was killed when its root stood and its catalog did not.
+    states = versions_of(facts, plan.base.patches)[::-1]
+    known = ((unpacked(data, plan.recipe, state.pixels), state.patches) for state in states)
+    counted = next((found for found, patches in known if found is not None and found.patches == patches), None)
+    if counted is None:
         return None
     pictures = read_overviews(target.stac, counted.scenes, list(plan.recipe.modalities))
     return counted.illustrated(pictures) if pictures is not None else None

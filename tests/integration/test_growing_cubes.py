@@ -184,6 +184,28 @@ def test_a_catalog_that_was_not_written_is_made_by_the_same_command(made: Made, 
     assert files_of(to.with_suffix(".stac")) == wanted
 
 
+def test_a_growth_killed_before_its_catalog_counts_on_from_there(
+    cubes: tuple[Path, Path], made: Made, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to = tmp_path / "x.zarr"
+    grown(recipe, made.folder, to, STEPS[:2])
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cube.jobs.build.publish", fail)
+        with pytest.raises(KeyboardInterrupt):
+            cube.build(recipe, made.folder, to, grow=True)
+    assert cube.open_cube(str(to)).sizes["patch"] == 25
+    said = run("build", recipe, "--source", made.folder, "--to", to, "--grow", "--workers", "0")
+    assert "27 images of 9 patches, decoded and hashed; 16 were when they were written" in said
+    for name, data in files_of(cubes[1].with_suffix(".stac")).items():
+        if name.startswith(("items/", "overviews/")):
+            assert (to.with_suffix(".stac") / name).read_bytes() == data
+    run("verify", to, "--catalog")
+
+
 def test_patches_without_a_place_grow_too(tmp_path: Path) -> None:
     """Their pictures lie side by side, and move where more of a scene come."""
     rng = np.random.default_rng(5)
