@@ -60,7 +60,7 @@ def copy(  # noqa: PLR0913, PLR0917 (an option each)
 @CONFIG
 @JSON
 def clean(place: str, yes: bool, config: Settings, as_json: bool) -> None:
-    """List builds and copies that were given up, or remove them.
+    """List builds, growths and copies that were given up, or remove them.
 
     WHERE is a target ending in .zarr, or the folder or prefix that holds targets; the current folder where it is left out.
     Nothing is removed without --yes, and never an object of a finished cube.

@@ -94,6 +94,8 @@ class _BatchCheck:
         if (size := self.sizes.get(key)) is None:
             return
         try:
+            if self.examination.growing:  # it may have grown since it was listed
+                size = self.examination.cube.entry(key).size
             read = partial(self._read, key, max(0, size - layout.index_bytes), size)
             index = undamaged(lambda tail: read_index(layout, bytes(tail), size), read(), read)
             tally = self._tally(place, name, layout, index)
