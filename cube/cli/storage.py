@@ -63,7 +63,7 @@ def clean(place: str, yes: bool, config: Settings, as_json: bool) -> None:
     """List builds, growths and copies that were given up, or remove them.
 
     WHERE is a target ending in .zarr, or the folder or prefix that holds targets; the current folder where it is left out.
-    Nothing is removed without --yes, and never an object of a finished cube.
+    Nothing is removed without --yes, and a finished cube stays what it is.
     """
     from cube.format.target import target_of
     from cube.jobs.clean import find_leftovers, remove_leftovers
