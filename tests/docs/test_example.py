@@ -23,6 +23,7 @@ VARYING = {
     "file:checksum": "the same; and the root document names versions of software",
     "patchcube:stored_bytes": "the same",
     "patchcube:digest": "the root document names versions of software",
+    "digest": "the same, of each version",
 }
 """Fields whose value differs between machines, and why; their presence is compared all the same."""
 
