@@ -105,13 +105,13 @@ def _write_receipt(plan: Plan, target: Target, index: int, scenes: dict[tuple[in
         "epsg": [scene.epsg for scene in of],
         "crs": [[], [-1] * len(rows)],
         "transform": [_transform(scene, int(inventory.number[row])) for scene, row in zip(of, rows, strict=True)],
-        **dict.fromkeys(("nan_count", "zero_count", "saturated_count", "pixel_start", "size"), zeros),
+        **dict.fromkeys(("nan_count", "zero_count", "saturated_count", "constant", "masked", "pixel_start", "size"), zeros),
         "header_size": np.full(shape, 884).tolist(),
         "kept": np.full(shape, BYTES).tolist(),
         **dict.fromkeys(("digest", "header_digest"), hashes),
     }
     facts = {"batch": batch.digest, "stamp": batch.stamp, "index": index, "start": batch.start, "stop": batch.stop}
-    nothing = {"peak_bytes": 0, "files": 0, "bytes_in": 0, "objects": {}, "rejected": []}
+    nothing = {"peak_bytes": 0, "files": 0, "bytes_in": 0, "taken_over": 0, "objects": {}, "rejected": []}
     nothing |= {"tiles": {name: [0, 0] for name in plan.job.layouts}, "statements": {name: [] for name in plan.job.layouts}}
     target.build.write(receipt_key(batch.digest), receipt_bytes({**facts, **nothing, "columns": columns}))
 

@@ -134,13 +134,13 @@ def _write_receipt(plan: Plan, target: Target, index: int) -> None:
             [10.0, 0.0, 4e5 + 1280.0 * (n % 29), 0.0, -10.0, 5e6 - 1280.0 * (n // 29)] for n in inventory.number[rows]
         ],
         "crs": [[], [-1] * count],
-        **dict.fromkeys(("nan_count", "zero_count", "saturated_count", "pixel_start", "size"), zeros),
+        **dict.fromkeys(("nan_count", "zero_count", "saturated_count", "constant", "masked", "pixel_start", "size"), zeros),
         "header_size": np.full((count, kinds), 884).tolist(),
         "kept": np.full((count, kinds), BYTES).tolist(),
         **hashes,
     }
     facts = {"batch": batch.digest, "stamp": batch.stamp, "index": index, "start": batch.start, "stop": batch.stop}
-    nothing = {"peak_bytes": 0, "files": 0, "bytes_in": 0, "objects": {}, "rejected": []}
+    nothing = {"peak_bytes": 0, "files": 0, "bytes_in": 0, "taken_over": 0, "objects": {}, "rejected": []}
     nothing |= {"tiles": {name: [0, 0] for name in plan.job.layouts}, "statements": {name: [] for name in plan.job.layouts}}
     receipt = {**facts, **nothing, "columns": columns}
     target.build.write(receipt_key(batch.digest), receipt_bytes(receipt))
