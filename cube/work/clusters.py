@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
@@ -54,8 +55,10 @@ def open_cluster(
         yield None
     else:
         with _local_cluster(workers, dashboard) as cluster, cluster.get_client() as client:
-            yield client
-            _end_heartbeats(client)
+            try:
+                yield client
+            finally:  # also where the work has failed: what failed is to be read, not a traceback of what was closed
+                _end_heartbeats(client)
 
 
 def is_client(value: Any) -> bool:
@@ -115,8 +118,13 @@ def _end_heartbeats(client: Client) -> None:
         client.run(_end_heartbeat, on_error="ignore")
 
 
-def _end_heartbeat(dask_worker: Any) -> None:
+async def _end_heartbeat(dask_worker: Any) -> None:
+    """Stop the heartbeats of a worker and wait for one that is under way, which holds a connection."""
     dask_worker.periodic_callbacks["heartbeat"].stop()
+    for _ in range(100):
+        if not dask_worker.rpc.active:
+            return
+        await asyncio.sleep(0.01)
 
 
 def _require_worker(client: Client, name: str, seconds: float) -> None:

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from making import Built, Made, Scene, build, make_patches, write_recipe
 
 from cube.cli.main import main
 from cube.convert.writer import write_cube
-from cube.errors import RequestError
+from cube.errors import CubeError, RequestError
 from cube.format.target import target_of
 from cube.verify.verification import verify_cube
 from cube.work import clusters, dashboard
@@ -232,7 +232,8 @@ def test_without_a_cluster_there_is_nothing_to_see(many: Made, alone: Built, tmp
     assert "show a Dask cluster: give --workers 1 or more" in done.stderr
 
 
-def test_workers_of_this_machine_have_no_heartbeat_when_they_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("failing", [False, True])
+def test_workers_of_this_machine_have_no_heartbeat_when_they_are_closed(monkeypatch: pytest.MonkeyPatch, failing: bool) -> None:
     beating: list[dict[str, bool]] = []
     end = clusters._end_heartbeats
 
@@ -242,8 +243,10 @@ def test_workers_of_this_machine_have_no_heartbeat_when_they_are_closed(monkeypa
         beating.append(client.run(_beats))
 
     monkeypatch.setattr(clusters, "_end_heartbeats", looked_at)
-    with open_cluster(scheduler=None, workers=1) as client:
+    with pytest.raises(CubeError) if failing else nullcontext(), open_cluster(scheduler=None, workers=1) as client:
         assert client is not None
+        if failing:
+            raise CubeError("the work has failed")
     assert [set(answer.values()) for answer in beating] == [{True}, {False}]
 
 
