@@ -190,6 +190,7 @@ def webdataset_loader(folder: Path) -> Figures:
 def _bare(folder: Path, assemble: bool) -> Figures:
     """Decode every distinct tile once into a reused buffer, on two threads; copy it to all its patches if asked for."""
     from cube import Samples
+    from cube.read.pixels import TileReader
     from cube.read.ranges import Tile
 
     samples = Samples(cube_url(folder))
@@ -211,11 +212,13 @@ def _bare(folder: Path, assemble: bool) -> Figures:
     def work(job: tuple[str, list[tuple[Tile, list[tuple[int, int]]]]]) -> None:
         name, items = job
         reader = samples.readers[name]
-        pixels, across = reader.empty_tile(), reader.layout.across
-        for (tile, uses), data in zip(items, reader.fetch_ahead([tile for tile, _ in items]), strict=True):
-            reader.decode(tile, data, pixels)
-            for row, place in uses if assemble else ():
-                np.copyto(batch[name][row % BATCH, :, place // across, :, place % across], pixels)
+        with reader.store.opened() as files:
+            tiles = TileReader(reader, files)
+            pixels, across = tiles.empty(), reader.layout.across
+            for (tile, uses), data in zip(items, reader.fetch_ahead([tile for tile, _ in items], files), strict=True):
+                tiles.decode(tile, data, pixels)
+                for row, place in uses if assemble else ():
+                    np.copyto(batch[name][row % BATCH, :, place // across, :, place % across], pixels)
 
     rates = []
     for _ in range(2):

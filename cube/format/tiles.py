@@ -276,10 +276,10 @@ def read_index(layout: TileLayout, tail: bytes, size: int | None = None) -> NDAr
     return index
 
 
-def decode_tile(layout: TileLayout, compressor: numcodecs.Blosc, data: Any, out: NDArray[Any]) -> None:
-    """Decode the stored bytes of one tile into ``out`` (band, y, x), contiguous and of the layout's type.
+def checked_body(layout: TileLayout, data: Any) -> NDArray[np.uint8]:
+    """Return the Blosc buffer in the stored bytes of a tile.
 
-    Raises ``CorruptError`` if the checksum is wrong or the bytes are not such a tile.
+    Raises ``CorruptError`` if the checksum is wrong, or if the buffer does not claim to be of such a tile and of these bytes.
     """
     view = np.frombuffer(data, np.uint8)
     body, checksum = view[:-4], view[-4:]
@@ -290,6 +290,15 @@ def decode_tile(layout: TileLayout, compressor: numcodecs.Blosc, data: Any, out:
         raise CorruptError(
             f"a tile claims {claimed[1]:,} bytes of {claimed[0]:,}, expected {len(body):,} of {layout.tile_bytes:,}"
         )
+    return body
+
+
+def decode_tile(layout: TileLayout, compressor: numcodecs.Blosc, data: Any, out: NDArray[Any]) -> None:
+    """Decode the stored bytes of one tile into ``out`` (band, y, x), contiguous and of the layout's type.
+
+    Raises ``CorruptError`` if the checksum is wrong or the bytes are not such a tile.
+    """
+    body = checked_body(layout, data)
     try:
         compressor.decode(body, out=out)
     except (RuntimeError, ValueError) as error:

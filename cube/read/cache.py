@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -22,6 +22,13 @@ class Traffic:
     """Tiles decoded."""
     cached: int = 0
     """Tiles that were found decoded."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def add(self, requests: int, size: int) -> None:
+        """Count requests and the bytes they asked for, from any thread."""
+        with self._lock:
+            self.requests += requests
+            self.bytes += size
 
 
 class TileCache:

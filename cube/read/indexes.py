@@ -56,7 +56,7 @@ class ShardIndexes:
         if self._pid != os.getpid():
             self._reset()
         shards, slots = np.divmod(patches, self.layout.slots)
-        self._load(np.unique(shards).tolist())
+        self.load(np.unique(shards).tolist())
         entries = np.empty((len(patches), self.layout.across**2, 2), np.uint64)
         for row, (shard, slot) in enumerate(zip(shards.tolist(), slots.tolist(), strict=True)):
             entries[row] = self._read[shard][slot]
@@ -75,13 +75,13 @@ class ShardIndexes:
                 "`cube verify` tells more"
             )
 
-    def _load(self, shards: list[int]) -> None:
+    def load(self, shards: list[int]) -> None:
+        """Read the indexes of some shards, those that are not there yet, all at a time."""
         missing = [shard for shard in shards if shard not in self._read]
         keys = [self.key(shard) for shard in missing]
         tails = self.store.read_ranges([Range(key, -self.layout.index_bytes, None) for key in keys])
         for shard, key, tail in zip(missing, keys, tails, strict=True):
-            self.traffic.requests += 1
-            self.traffic.bytes += len(tail)
+            self.traffic.add(1, len(tail))
             try:
                 self._read[shard] = undamaged(partial(read_index, self.layout), tail, partial(self._tail, key))
             except CorruptError as error:

@@ -7,7 +7,6 @@ threads and, where a cache is given, kept up to a number of bytes. Every checksu
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,15 +18,20 @@ import numpy as np
 
 from cube.errors import CorruptError
 from cube.format.arrays import ArraySpec
-from cube.format.tiles import ABSENT, TileLayout, decode_tile
+from cube.format.decoding import TileDecoder
+from cube.format.tiles import ABSENT, TileLayout
 from cube.read.cache import TileCache, Traffic
 from cube.read.indexes import ShardIndexes
+from cube.read.memory import Recycler
 from cube.read.ranges import WHOLE, Array, Tile, Window, groups, joined, lengths, places, target
 from cube.store.failures import undamaged
-from cube.store.protocol import Range, Readable
+from cube.store.protocol import Opened, Range, Readable
 
 THREADS = 2
 """Threads that decode. Blosc and NumPy let go of the interpreter while they work."""
+_KEPT = 4
+"""Results whose memory is used again once nobody holds them, of each size."""
+_RESULTS = Recycler(_KEPT)
 
 
 Take = Callable[[list[int], "Array | None"], None]
@@ -59,7 +63,6 @@ class PixelReader:
 
     def _reset(self) -> None:
         self._pid = os.getpid()
-        self._local = threading.local()
         self._pool: ThreadPoolExecutor | None = None
 
     @property
@@ -74,33 +77,35 @@ class PixelReader:
         """
         patches = np.asarray(patches, np.int64)
         if out is None:
-            out = np.empty((len(patches), *lengths(self.layout, window)), self.layout.dtype)
+            shape, dtype = (len(patches), *lengths(self.layout, window)), np.dtype(self.layout.dtype)
+            out = _RESULTS.empty(shape, dtype)
         wanted = places(self.layout, window)
         targets = [target(self.layout, place, window) for place in wanted]
 
         def take(uses: list[int], tile: Array | None) -> None:
-            chosen = None if tile is None else tile[window.bands]
             for use in uses:
                 row, which = divmod(use, len(wanted))
                 (to_y, to_x), (from_y, from_x) = targets[which]
-                out[row, :, to_y, to_x] = self.fill if chosen is None else chosen[:, from_y, from_x]
+                out[row, :, to_y, to_x] = self.fill if tile is None else tile[:, from_y, from_x]
 
         if wanted:
-            self.gather(np.repeat(patches, len(wanted)), np.tile(np.array(wanted), len(patches)), take)
+            self.gather(np.repeat(patches, len(wanted)), np.tile(np.array(wanted), len(patches)), take, window.bands)
         return out
 
-    def gather(self, patches: Array, places: Array, take: Take) -> None:
+    def gather(self, patches: Array, places: Array, take: Take, bands: Any = slice(None)) -> None:
         """Give ``take`` the tile at each place of each patch, every distinct one fetched and decoded once.
 
-        ``patches`` and ``places`` are positions, one pair a use; places count the tiles of a patch in row-major order.
+        ``patches`` and ``places`` are positions, one pair a use; places count the tiles of a patch in row-major order. ``bands``
+        are the positions of the bands that are wanted, in their order, or a slice.
         """
         tiles: dict[Tile, list[int]] = {}
         for use, tile in enumerate(self.indexes.find(patches, places)):
             tiles.setdefault(tile, []).append(use)
         if absent := [tile for tile in tiles if tile.offset == ABSENT]:
             take([use for tile in absent for use in tiles.pop(tile)], None)
-        for group in groups(sorted(tiles)):
-            self._read_group(group, tiles, take)
+        with self.store.opened() as files:
+            for group in groups(sorted(tiles)):
+                _Gathering(self, files, bands, tiles, take).read(group)
 
     def fetch(self, tiles: list[Tile]) -> list[memoryview]:
         """Return the stored bytes of tiles, sorted by where they lie; what lies close together is fetched as one."""
@@ -110,94 +115,110 @@ class PixelReader:
         found = zip(tiles, owners, starts, strict=True)
         return [pieces[owner][start : start + tile.length] for tile, owner, start in found]
 
-    def fetch_ahead(self, tiles: list[Tile]) -> list[memoryview] | list[None]:
-        """Return what :meth:`decode` wants of tiles: stored bytes, or None each where the store is near.
+    def fetch_ahead(self, tiles: list[Tile], files: Opened) -> list[memoryview] | list[None]:
+        """Return what a :class:`TileReader` wants of tiles: stored bytes, or None each where the store is near.
 
         Such a store is told what will be read, and the thread that decodes a tile reads it.
         """
         if not self.store.near:
             return self.fetch(tiles)
         ranges, _ = self._counted_ranges(tiles)
-        self.store.announce(ranges)
+        files.announce(ranges)
         return [None] * len(tiles)
 
     def _counted_ranges(self, tiles: list[Tile]) -> tuple[list[Range], list[int]]:
         ranges, owners = joined(tiles, self.indexes.key)
-        self.traffic.requests += len(ranges)
-        self.traffic.bytes += sum(item.stop - item.start for item in ranges if item.stop is not None)
+        self.traffic.add(len(ranges), sum(item.length for item in ranges))
         return ranges, owners
 
-    def decode(self, tile: Tile, data: memoryview | None, out: Array) -> float:
-        """Decode the stored bytes of a tile into ``out`` (band, y, x); return the seconds that reading them took."""
-        if not hasattr(self._local, "compressor"):
-            self._local.compressor = self.layout.compressor()
-        begun = ready = time.perf_counter()
-        if data is None:
-            data = self._read_here(tile)
-            ready = time.perf_counter()
-        try:
-            undamaged(
-                lambda stored: decode_tile(self.layout, self._local.compressor, stored, out), data, partial(self._again, tile)
-            )
-        except CorruptError as error:
-            raise CorruptError(f"{self.indexes.key(tile.shard)}, byte {tile.offset}: {error}") from None
-        return ready - begun
-
-    def _read_here(self, tile: Tile) -> memoryview:
-        """Return the stored bytes of a tile in this thread's buffer, so that they are decoded from the processor's cache."""
-        room = getattr(self._local, "stored", None)
-        if room is None or len(room) < tile.length:
-            room = self._local.stored = memoryview(bytearray(max(tile.length, self.layout.tile_bytes)))
-        return room[: self.store.read_into(self.indexes.key(tile.shard), tile.offset, room[: tile.length])]
-
-    def _again(self, tile: Tile) -> memoryview:
-        """Return the stored bytes of one tile, read anew."""
-        self.traffic.requests += 1
-        self.traffic.bytes += tile.length
-        return memoryview(self.store.read_range(self.indexes.key(tile.shard), tile.offset, tile.offset + tile.length))
-
-    def empty_tile(self) -> Array:
-        """Return room for one decoded tile (band, y, x)."""
-        return np.empty((self.layout.bands, self.layout.tile, self.layout.tile), self.layout.dtype)
-
-    def _read_group(self, group: list[Tile], uses: dict[Tile, list[int]], take: Take) -> None:
-        left = []
-        for tile in group:
-            decoded = self.cache.get((self.spec.path, tile.shard, tile.offset)) if self.cache else None
-            if decoded is None:
-                left.append(tile)
-            else:
-                self.traffic.cached += 1
-                take(uses[tile], decoded)
-        self.traffic.decoded += len(left)
-
-        def finish(job: tuple[Tile, memoryview | None]) -> None:
-            tile, data = job
-            take(uses[tile], self._decoded(tile, data))
-
-        self._each(finish, list(zip(left, self.fetch_ahead(left), strict=True)))
-
-    def _each(self, function: Any, jobs: list[Any]) -> None:
+    def each(self, function: Callable[[list[Any]], None], jobs: list[Any]) -> None:
+        """Have some jobs done by this reader's threads, each of which is given some of them."""
         if len(jobs) < 2 * THREADS:
-            for job in jobs:
-                function(job)
+            function(jobs)
             return
         if self._pid != os.getpid():  # threads do not survive a fork
             self._reset()
         if self._pool is None:
             self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="cube-decode")
-        for _ in self._pool.map(function, jobs):
+        for _ in self._pool.map(function, [jobs[number::THREADS] for number in range(THREADS)]):
             pass
 
-    def _decoded(self, tile: Tile, data: memoryview | None) -> Array:
-        """Return a tile, decoded into this thread's buffer or, where tiles are kept, into one of its own."""
-        if self.cache is not None:
-            planes = self.empty_tile()
-        else:
-            if not hasattr(self._local, "planes"):
-                self._local.planes = self.empty_tile()
-            planes = self._local.planes
-        self.decode(tile, data, planes)
-        if self.cache is not None:
-            self.cache.put((self.spec.path, tile.shard, tile.offset), planes)
-        return planes
+
+class TileReader:
+    """Reads tiles of one modality one by one, or some of their bands. Keeps buffers, so it is for one thread at a time."""
+
+    def __init__(self, reader: PixelReader, files: Opened, bands: Any = slice(None)) -> None:
+        self._reader, self._files = reader, files
+        self._decoder = TileDecoder(reader.layout, bands)
+        self._room = memoryview(b"")
+
+    def empty(self) -> Array:
+        """Return room for a tile (band, y, x)."""
+        layout = self._reader.layout
+        return np.empty((len(self._decoder.bands), layout.tile, layout.tile), layout.dtype)
+
+    def decode(self, tile: Tile, data: memoryview | None, out: Array) -> float:
+        """Decode a tile into ``out`` (band, y, x), cast to its type; return the seconds that reading its bytes took.
+
+        ``data`` are its stored bytes; they are read where there are none. Raises ``CorruptError`` that names the shard.
+        """
+        begun = ready = time.perf_counter()
+        if data is None:
+            data = self._stored(tile)
+            ready = time.perf_counter()
+        try:
+            undamaged(partial(self._decoder.decode, out=out), data, partial(self._again, tile))
+        except CorruptError as error:
+            raise CorruptError(f"{self._reader.indexes.key(tile.shard)}, byte {tile.offset}: {error}") from None
+        return ready - begun
+
+    def _stored(self, tile: Tile) -> memoryview:
+        """Return the stored bytes of a tile in a buffer that is used again, so that they are decoded from a processor's cache."""
+        if len(self._room) < tile.length:
+            self._room = memoryview(bytearray(max(tile.length, self._reader.layout.tile_bytes)))
+        key = self._reader.indexes.key(tile.shard)
+        return self._room[: self._files.read_into(key, tile.offset, self._room[: tile.length])]
+
+    def _again(self, tile: Tile) -> memoryview:
+        """Return the stored bytes of one tile, read anew."""
+        reader = self._reader
+        reader.traffic.add(1, tile.length)
+        return memoryview(reader.store.read_range(reader.indexes.key(tile.shard), tile.offset, tile.offset + tile.length))
+
+
+@dataclass
+class _Gathering:
+    """One request for tiles."""
+
+    reader: PixelReader
+    files: Opened
+    bands: Any
+    uses: dict[Tile, list[int]]
+    take: Take
+
+    def read(self, group: list[Tile]) -> None:
+        """Give some tiles to whoever wants them."""
+        left, cache = [], self.reader.cache
+        for tile in group:
+            decoded = cache.get(self._key(tile)) if cache else None
+            if decoded is None:
+                left.append(tile)
+            else:
+                self.reader.traffic.cached += 1
+                self.take(self.uses[tile], decoded[self.bands])
+        self.reader.traffic.decoded += len(left)
+        self.reader.each(self._decode, list(zip(left, self.reader.fetch_ahead(left, self.files), strict=True)))
+
+    def _decode(self, jobs: list[tuple[Tile, memoryview | None]]) -> None:
+        cache = self.reader.cache
+        tiles = TileReader(self.reader, self.files, self.bands if cache is None else slice(None))
+        room = tiles.empty()
+        for tile, data in jobs:
+            tiles.decode(tile, data, room)
+            self.take(self.uses[tile], room if cache is None else room[self.bands])
+            if cache is not None:
+                cache.put(self._key(tile), room)
+                room = tiles.empty()
+
+    def _key(self, tile: Tile) -> tuple[str, int, int]:
+        return self.reader.spec.path, tile.shard, tile.offset

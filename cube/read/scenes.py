@@ -286,11 +286,11 @@ class _Raster(BackendArray):
             for use in uses[found] if tile is not None else ():
                 to_y, from_y = y.within(int(layer.top[use]), size)
                 to_x, from_x = x.within(int(layer.left[use]), size)
-                part = tile[bands][:, from_y][:, :, from_x]  # type: ignore[index]
+                part = tile[:, from_y][:, :, from_x]  # type: ignore[index]
                 if isinstance(to_y, slice) or isinstance(to_x, slice):
                     out[:, to_y, to_x] = part
                 else:
                     out[:, to_y[:, None], to_x] = part
 
         if len(uses):
-            self.reader.gather(layer.patches[uses], layer.places[uses], take)
+            self.reader.gather(layer.patches[uses], layer.places[uses], take, bands)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import IO, Any
 from uuid import uuid4
 
 from cube.store.flushing import AheadFile, flush, flush_file, flush_names, make_folder, together, write_flushed
+from cube.store.open_files import OpenFiles
 from cube.store.protocol import Entry, Range
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -67,20 +67,13 @@ class LocalStore:
     def near(self) -> bool:
         return True
 
-    def announce(self, ranges: list[Range]) -> None:
-        if sys.platform != "linux":
-            return
-        for key, of_key in groupby(ranges, key=lambda item: item.key):
-            with regular_file(self._path(key)) as (file, _):
-                for _, start, stop in of_key:
-                    os.posix_fadvise(file, start, 0 if stop is None else stop - start, os.POSIX_FADV_WILLNEED)
+    @contextmanager
+    def opened(self) -> Iterator[OpenFiles]:
+        with closing(OpenFiles(self._opened)) as files:
+            yield files
 
-    def read_into(self, key: str, start: int, out: memoryview) -> int:
-        filled = 0
-        with regular_file(self._path(key)) as (file, _):
-            while filled < len(out) and (count := os.preadv(file, [out[filled:]], start + filled)):
-                filled += count
-        return filled
+    def _opened(self, key: str) -> int:
+        return open_regular(self._path(key))[0]
 
     def read_many(self, keys: list[str], most: int | None = None) -> Iterator[bytes | OSError]:
         for key in keys:
@@ -201,21 +194,30 @@ def regular_file(path: str) -> Iterator[tuple[int, int]]:
 
     Raises ``PermissionError`` for a pipe, a device and whatever else is no regular file: reading those may never end.
     """
+    file, size = open_regular(path)
+    try:
+        yield file, size
+    finally:
+        os.close(file)
+
+
+def open_regular(path: str) -> tuple[int, int]:
+    """Open a file for reading, and return its number and its size in bytes. Raises as :func:`regular_file` does."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # else a pipe waits for a writer
     except OSError as error:
         if error.errno in _NOT_OPENED:
             raise _irregular(path) from None
         raise
-    try:
+    with ExitStack() as unless_regular:
+        unless_regular.callback(os.close, file)
         info = os.fstat(file)
         if stat.S_ISDIR(info.st_mode):
             raise IsADirectoryError(errno.EISDIR, "is a folder, expected a file", path)
         if not stat.S_ISREG(info.st_mode):
             raise _irregular(path)
-        yield file, info.st_size
-    finally:
-        os.close(file)
+        unless_regular.pop_all()
+    return file, info.st_size
 
 
 def _irregular(path: str) -> PermissionError:

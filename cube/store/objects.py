@@ -81,6 +81,10 @@ class ObjectStore:
     def near(self) -> bool:
         return False
 
+    @contextmanager
+    def opened(self) -> Iterator[ObjectStore]:
+        yield self
+
     def announce(self, ranges: list[Range]) -> None:
         pass
 

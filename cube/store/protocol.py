@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -35,6 +36,16 @@ class Range(NamedTuple):
         return -self.start if self.stop is None else self.stop - self.start
 
 
+class Opened(Protocol):
+    """Objects by key of which many parts are read, so that what is opened stays open. Raises as a store does."""
+
+    def announce(self, ranges: list[Range]) -> None:
+        """Say which ranges will be read soon, so that a disk can begin; nothing waits for it."""
+
+    def read_into(self, key: str, start: int, out: memoryview) -> int:
+        """Fill ``out`` with the bytes from ``start`` on and return how many there were; fewer only where the object ends."""
+
+
 class Readable(Protocol):
     """Objects by key, to be read. Every method raises ``OSError`` (``FileNotFoundError`` for a missing key) when it fails."""
 
@@ -62,11 +73,8 @@ class Readable(Protocol):
     def near(self) -> bool:
         """Whether bytes are best read where they are used; elsewhere ranges are asked for together, and ahead."""
 
-    def announce(self, ranges: list[Range]) -> None:
-        """Say which ranges will be read soon, so that a disk can begin; nothing waits for it."""
-
-    def read_into(self, key: str, start: int, out: memoryview) -> int:
-        """Fill ``out`` with the bytes from ``start`` on and return how many there were; fewer only where the object ends."""
+    def opened(self) -> AbstractContextManager[Opened]:
+        """Return a context manager that gives what reads many parts of objects, from several threads."""
 
     def read_many(self, keys: list[str], most: int | None = None) -> Iterator[bytes | OSError]:
         """Yield each object, or the error that reading it raised, in order; one of more than ``most`` bytes is an error.

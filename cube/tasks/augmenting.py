@@ -48,6 +48,17 @@ class Changes:
         """Return the side of what is left of images of a side."""
         return side if self.crop is None else self.crop * side // self.most
 
+    def touched(self, across: int, tile: int, side: int) -> NDArray[np.bool_]:
+        """Return (patch, place): which tiles of images of ``side`` pixels, ``across`` in a row, lie in the windows."""
+        if self.crop is None:
+            return np.ones((len(self.turn), across**2), bool)
+        corner = self.corner * side // self.most
+        starts = np.arange(across) * tile
+        rows, columns = (
+            (corner[:, [axis]] < starts + tile) & (corner[:, [axis]] + self.side(side) > starts) for axis in (0, 1)
+        )
+        return (rows[:, :, None] & columns[:, None, :]).reshape(len(self.turn), -1)
+
     def move(self, row: int, place: tuple[int, int], tile: int, side: int) -> Move | None:
         """Return how a tile gets to its place in a patch; None where it lies outside the window.
 

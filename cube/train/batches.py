@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
@@ -11,16 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cube.errors import RequestError
+from cube.format.tiles import TileLayout
+from cube.read.memory import Workspaces
 from cube.tasks.augmenting import Augmentation, Changes
-from cube.train.assembly import Assembly, Counters
+from cube.train.assembly import Assembly
+from cube.train.counters import Counters
+from cube.train.fetching import Fetching
+from cube.train.planning import AHEAD, TilePlan
+from cube.train.pools import Modality, Output, outputs_of
 from cube.train.samples import Samples
-from cube.train.shelf import Modality
 from cube.train.shuffle import Shuffle, in_order, shuffled, stream_bounds
 from cube.train.states import GREATEST, read_state, require_dtypes, require_one, require_stack, require_stream, require_whole
 
 Array = NDArray[Any]
 
 
+_LOOKED_AT = 64
+"""Batches after which it is told that tiles are decoded again."""
+_MUCH = 0.15
+"""Part of the tiles that are decoded again which is worth to be told."""
 _LEAST = {"batch_size": 1, "seed": 0, "threads": 1, "memory": 1, "prefetch": 1, "epoch": 0, "start": 0}
 """Least value of every option that is a whole number."""
 
@@ -47,7 +57,7 @@ class Batches:
     streams have equally many full batches; ``repeat`` repeats some so that all have equally many."""
     threads: int = 2
     """Threads that decode."""
-    memory: int = 2 << 30
+    memory: int = 1 << 30
     """Most bytes of decoded tiles that are held; more means that fewer are decoded twice."""
     prefetch: int = 3
     """Finished batches that wait for the consumer."""
@@ -79,6 +89,7 @@ class Batches:
         if self.augment is not None and not isinstance(self.augment, Augmentation):
             raise RequestError(f"augment is {self.augment!r}: expected a cube.tasks.Augmentation")
         self._changes(np.arange(1), 0)
+        self._workspaces, self._warned = Workspaces(), False
         self.counters = Counters()
         """What the running epoch has cost, and what limits it."""
 
@@ -105,26 +116,75 @@ class Batches:
         def part(number: int) -> NDArray[np.int64]:
             return order[number * self.batch_size :][: self.batch_size]
 
-        given = (
-            (number, self.samples.rows[part(number)], self._changes(part(number), epoch))
-            for number in range(self.start, len(self))
-        )
-        assembly = Assembly(self._modalities(), self.stack, threads=self.threads, memory=self.memory, prefetch=self.prefetch)
-        self.counters = assembly.counters
-        for number, batch in assembly.run(given):
-            # Who counts the batches does not ask for one more, so with the last one begins the next epoch.
-            self.epoch, self.start = (epoch, number + 1) if number + 1 < len(self) else (epoch + 1, 0)
-            yield {**batch, **self.samples.about(part(number))}
+        first, workspace = self.start, self._workspaces.take(self.prefetch + 4)
+        fetching = self._fetching(order[first * self.batch_size : len(self) * self.batch_size], epoch)
+        self.counters = fetching.counters
+        slots = self._slots(fetching.plans.values())
+        assembly = Assembly(fetching, self._outputs(), slots, workspace, threads=self.threads, prefetch=self.prefetch)
+        try:
+            for number, batch in enumerate(assembly.run(), first):
+                # Who counts the batches does not ask for one more, so with the last one begins the next epoch.
+                self.epoch, self.start = (epoch, number + 1) if number + 1 < len(self) else (epoch + 1, 0)
+                yield {**batch, **self.samples.about(part(number))}
+                del batch
+                if number + 1 in (first + _LOOKED_AT, len(self)):
+                    self._warn_of_memory(fetching)
+        finally:
+            self._workspaces.give_back(workspace)
         self.epoch, self.start = epoch + 1, 0
+
+    def _fetching(self, order: NDArray[np.int64], epoch: int) -> Fetching:
+        """Plan the samples of an epoch, or those that are left of it."""
+        rows, plans = self.samples.rows[order], {}
+        for name, reader in self.samples.readers.items():
+            plans[name] = TilePlan(
+                rows,
+                self.batch_size,
+                shard=reader.layout.slots,
+                places=reader.layout.across**2,
+                entries=reader.indexes.entries,
+                wanted=self._wanted(reader.layout, order, epoch),
+            )
+        parts = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        return Fetching(plans, self.samples.readers, list(map(len, parts)), lambda place: self._changes(parts[place], epoch))
+
+    def _wanted(self, layout: TileLayout, order: NDArray[np.int64], epoch: int) -> Callable[[Array], Array] | None:
+        """Return what tells which tiles are looked at; None where that is all."""
+        if self.augment is None or self.augment.crop is None:
+            return None
+
+        def touched(at: Array) -> Array:
+            changes = self._changes(order[at], epoch)
+            assert changes is not None
+            return changes.touched(layout.across, layout.tile, layout.size)
+
+        return touched
+
+    def _warn_of_memory(self, fetching: Fetching) -> None:
+        """Say once what memory would do, where tiles are decoded again for lack of it."""
+        if self._warned or fetching.counters.again <= _MUCH * fetching.counters.tiles:
+            return
+        self._warned = True
+        needed = max(plan.needed(plan.planned - 1) for plan in fetching.plans.values()) * self._tile_bytes
+        shown = f"{fetching.counters.again / fetching.counters.tiles:.0%} of the tiles were decoded before"
+        warnings.warn(
+            f"memory={self.memory:_} ({self.memory / 2**30:.2g} GiB) is little for this shuffle: {shown}. "
+            f"memory={needed:_} ({needed / 2**30:.2g} GiB) decodes each once; a Shuffle with fewer lanes needs less",
+            stacklevel=3,
+        )
+
+    def _slots(self, plans: Iterable[TilePlan]) -> int:
+        """Divide the memory into slots of one tile of each modality; return how many there are at most."""
+        limit = self.memory // self._tile_bytes
+        for plan in plans:
+            plan.slots.limit = limit
+        return self._most_slots(limit)
 
     @property
     def memory_bytes(self) -> int:
         """Most bytes of tiles and batches that are held at a time, stored bytes of tiles on their way not counted."""
-        sizes = [
-            modality.reader.layout.patch_bytes * modality.dtype.itemsize // np.dtype(modality.reader.layout.dtype).itemsize
-            for modality in self._modalities().values()
-        ]
-        return self.memory + (self.prefetch + 4) * self.batch_size * sum(sizes)
+        patches = self._most_slots(self.memory // self._tile_bytes) * self._tile_bytes
+        return patches + (self.prefetch + 4) * self.batch_size * sum(output.patch_bytes for output in self._outputs())
 
     def state(self) -> dict[str, Any]:
         """Return where the consumer is, as a small dictionary of plain values: batches it was given count as consumed."""
@@ -155,8 +215,19 @@ class Batches:
         how += (self.augment,) if self.augment else ()
         return hashlib.sha256(rows + repr(how).encode()).hexdigest()[:16]
 
-    def _modalities(self) -> dict[str, Modality]:
-        return {
+    @property
+    def _tile_bytes(self) -> int:
+        """Bytes of a decoded tile of all modalities together."""
+        return sum(part.tile_bytes for output in self._outputs() for part in output.modalities.values())
+
+    def _most_slots(self, limit: int) -> int:
+        """Return how many slots are used at most: as many as are allowed, but never fewer than some batches need at a time."""
+        places = max(reader.layout.across**2 for reader in self.samples.readers.values())
+        least = (1 + AHEAD) * self.batch_size * places
+        return 1 + min(max(limit, least), self._length() * places)
+
+    def _outputs(self) -> list[Output]:
+        modalities = {
             name: Modality(
                 reader=self.samples.readers[name],
                 bands=bands,
@@ -164,3 +235,4 @@ class Batches:
             )
             for name, bands in self.samples.modalities.items()
         }
+        return outputs_of(modalities, self.stack)

@@ -72,6 +72,8 @@ class BatchDataset(IterableDataset[Sample]):
         if isinstance(form, Shaping):  # joined and cast while they are copied, not afterwards
             self.batches.stack, self.batches.dtypes = form.stack, {**self.batches.dtypes, **form.dtypes}
         self.form = form
+        self._own: tuple[tuple[int, int], Batches] | None = None
+        """Which part this process gave last, of how many, and its batches."""
         self.position = torch.tensor([self.batches.epoch, self.batches.start]).share_memory_()
         """Epoch, and batches of it that this rank had consumed when it began to iterate; seen by all workers."""
 
@@ -82,7 +84,10 @@ class BatchDataset(IterableDataset[Sample]):
         epoch, consumed = self.position.tolist()
         lengths = [len(self.part(part, workers)) for part in range(workers)]
         part, start = _turn(lengths, consumed)[number]
-        batches = replace(self.part(part, workers), epoch=epoch, start=start)
+        if self._own is None or self._own[0] != (part, workers):
+            self._own = (part, workers), self.part(part, workers)
+        batches = self._own[1]  # the same in every epoch: its memory is used again
+        batches.epoch, batches.start = epoch, start
         for batch in batches:
             tensors = _tensors(batch)
             yield self.form(tensors) if self.form else tensors

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 
@@ -14,10 +16,10 @@ import pytest
 from making import BANDS, DTYPES, MODALITIES, Built, Made, build, make_patches, write_recipe
 
 from cube.errors import CorruptError, RequestError
+from cube.read.memory import Recycler
 from cube.train.batches import Batches
 from cube.train.samples import Samples
 from cube.train.shuffle import Shuffle
-from cube.train.threads import Channel, Closed, Recycler, handing_on
 
 TILES = sum(16 * 16 * BANDS[name] * np.dtype(DTYPES[name]).itemsize for name in MODALITIES)
 """Decoded bytes of one tile of every modality."""
@@ -35,11 +37,12 @@ def test_an_epoch_holds_every_patch_once_with_its_pixels(
 ) -> None:
     batches = Batches(Samples(tiny_cube.url), batch_size=4, shuffle=shuffle, memory=memory)
     seen = []
-    for batch in batches:
-        for row, name in enumerate(batch["patch"].tolist()):
-            seen.append(name)
-            for modality in MODALITIES:
-                assert np.array_equal(batch[modality][row], made.pixels[name, modality], equal_nan=modality == "s1")
+    with pytest.warns(UserWarning, match="memory=1 ") if memory == 1 and shuffle else nullcontext():
+        for batch in batches:
+            for row, name in enumerate(batch["patch"].tolist()):
+                seen.append(name)
+                for modality in MODALITIES:
+                    assert np.array_equal(batch[modality][row], made.pixels[name, modality], equal_nan=modality == "s1")
     assert sorted(seen) == sorted(made.ids)
     assert (seen == made.ids) == (shuffle is False)
     assert len(batches) == 7 == batches.counters.batches
@@ -52,10 +55,24 @@ def test_enough_memory_decodes_each_tile_once(tiny_cube: Built) -> None:
     for _ in batches:
         pass
     assert batches.counters.tiles == stored
+    assert batches.counters.again == 0
     little = Batches(Samples(tiny_cube.url), batch_size=2, shuffle=Shuffle(block=1), memory=1)
+    with pytest.warns(UserWarning, match=r"memory=1 .* decoded before\. memory=") as said:
+        for _ in little:
+            pass
+    assert little.counters.tiles == stored + little.counters.again > stored
     for _ in little:
+        pass  # it is said once
+    assert len(said) == 1
+    told = int(re.findall(r"memory=([\d_]+)", str(said[0].message))[1])
+    enough = Batches(Samples(tiny_cube.url), batch_size=2, shuffle=Shuffle(block=1), memory=told)
+    for _ in enough:
         pass
-    assert little.counters.tiles > stored
+    assert enough.counters.again == 0
+    less = Batches(Samples(tiny_cube.url), batch_size=2, shuffle=Shuffle(block=1), memory=told - 1)
+    for _ in less:
+        pass
+    assert less.counters.again > 0
 
 
 def test_batches_kept_by_the_consumer_are_not_overwritten(tiny_cube: Built, made: Made) -> None:
@@ -63,6 +80,21 @@ def test_batches_kept_by_the_consumer_are_not_overwritten(tiny_cube: Built, made
     for batch in kept:
         for row, name in enumerate(batch["patch"].tolist()):
             assert np.array_equal(batch["lc"][row], made.pixels[name, "lc"])
+
+
+def test_two_epochs_at_the_same_time_do_not_mix(tiny_cube: Built, made: Made) -> None:
+    batches = Batches(Samples(tiny_cube.url), batch_size=3)
+    for _ in range(2):  # the second time with the memory of the first
+        for pair in zip(batches, Batches(Samples(tiny_cube.url), batch_size=3, seed=5), batches, strict=False):
+            for batch in pair:
+                for row, name in enumerate(batch["patch"].tolist()):
+                    assert np.array_equal(batch["s2"][row], made.pixels[name, "s2"])
+
+
+def test_memory_is_that_of_the_epoch_before(tiny_cube: Built) -> None:
+    batches = Batches(Samples(tiny_cube.url, modalities="lc"), batch_size=25)
+    places = [{batch["lc"].ctypes.data for batch in batches} for _ in range(4)]
+    assert len(set.union(*places)) == 1
 
 
 def test_epochs_differ_and_a_seed_repeats_them(tiny_cube: Built) -> None:
@@ -221,19 +253,6 @@ def test_a_slow_consumer_is_named(tiny_cube: Built) -> None:
     for _ in batches:
         threading.Event().wait(0.2)
     assert batches.counters.limit == "consumer"
-
-
-def test_a_channel_hands_on_items_then_the_error() -> None:
-    channel: Channel[int] = Channel(2)
-    with handing_on(channel):
-        channel.put(1)
-        raise ValueError("as told")
-    assert channel.get() == 1
-    with pytest.raises(ValueError, match="as told"):
-        channel.get()
-    channel.close()
-    with pytest.raises(Closed):
-        channel.put(2)
 
 
 def test_memory_is_used_again_only_when_nobody_holds_it() -> None:
