@@ -7,12 +7,14 @@ threads and, where a cache is given, kept up to a number of bytes. Every checksu
 from __future__ import annotations
 
 import os
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -34,6 +36,7 @@ _KEPT = 4
 _RESULTS = Recycler(_KEPT)
 
 
+Job = TypeVar("Job")
 Take = Callable[[list[int], "Array | None"], None]
 """Is given the uses of a tile, as positions in the list that was asked for, and the tile (band, y, x), or None where nothing is
 stored. It is called from several threads, and the tile is overwritten when it returns."""
@@ -64,6 +67,7 @@ class PixelReader:
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._pool: ThreadPoolExecutor | None = None
+        self._local = threading.local()
 
     @property
     def fill(self) -> Any:
@@ -131,8 +135,8 @@ class PixelReader:
         self.traffic.add(len(ranges), sum(item.length for item in ranges))
         return ranges, owners
 
-    def each(self, function: Callable[[list[Any]], None], jobs: list[Any]) -> None:
-        """Have some jobs done by this reader's threads, each of which is given some of them."""
+    def each(self, function: Callable[[deque[Any]], None], jobs: deque[Any]) -> None:
+        """Have some jobs done by this reader's threads, each of which takes one after the other."""
         if len(jobs) < 2 * THREADS:
             function(jobs)
             return
@@ -140,15 +144,26 @@ class PixelReader:
             self._reset()
         if self._pool is None:
             self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="cube-decode")
-        for _ in self._pool.map(function, [jobs[number::THREADS] for number in range(THREADS)]):
+        for _ in self._pool.map(function, [jobs] * THREADS):
             pass
+
+    def tiles(self, files: Opened, bands: Any) -> tuple[TileReader, Array]:
+        """Return what reads tiles for this thread, and room for one (band, y, x): the same at every call for these bands."""
+        kept = self._local.__dict__.setdefault("tiles", {})
+        key = str(bands)
+        if key not in kept:
+            kept[key] = (reader := TileReader(self, files, bands)), reader.empty()
+        kept[key][0].files = files
+        found: tuple[TileReader, Array] = kept[key]
+        return found
 
 
 class TileReader:
     """Reads tiles of one modality one by one, or some of their bands. Keeps buffers, so it is for one thread at a time."""
 
     def __init__(self, reader: PixelReader, files: Opened, bands: Any = slice(None)) -> None:
-        self._reader, self._files = reader, files
+        self.files = files
+        self._reader = reader
         self._decoder = TileDecoder(reader.layout, bands)
         self._room = memoryview(b"")
 
@@ -177,7 +192,7 @@ class TileReader:
         if len(self._room) < tile.length:
             self._room = memoryview(bytearray(max(tile.length, self._reader.layout.tile_bytes)))
         key = self._reader.indexes.key(tile.shard)
-        return self._room[: self._files.read_into(key, tile.offset, self._room[: tile.length])]
+        return self._room[: self.files.read_into(key, tile.offset, self._room[: tile.length])]
 
     def _again(self, tile: Tile) -> memoryview:
         """Return the stored bytes of one tile, read anew."""
@@ -207,18 +222,25 @@ class _Gathering:
                 self.reader.traffic.cached += 1
                 self.take(self.uses[tile], decoded[self.bands])
         self.reader.traffic.decoded += len(left)
-        self.reader.each(self._decode, list(zip(left, self.reader.fetch_ahead(left, self.files), strict=True)))
+        self.reader.each(self._decode, deque(zip(left, self.reader.fetch_ahead(left, self.files), strict=True)))
 
-    def _decode(self, jobs: list[tuple[Tile, memoryview | None]]) -> None:
+    def _decode(self, jobs: deque[tuple[Tile, memoryview | None]]) -> None:
         cache = self.reader.cache
-        tiles = TileReader(self.reader, self.files, self.bands if cache is None else slice(None))
-        room = tiles.empty()
-        for tile, data in jobs:
+        tiles, room = self.reader.tiles(self.files, self.bands if cache is None else slice(None))
+        while (job := taken(jobs)) is not None:
+            tile, data = job
             tiles.decode(tile, data, room)
             self.take(self.uses[tile], room if cache is None else room[self.bands])
             if cache is not None:
-                cache.put(self._key(tile), room)
-                room = tiles.empty()
+                cache.put(self._key(tile), room.copy())
 
     def _key(self, tile: Tile) -> tuple[str, int, int]:
         return self.reader.spec.path, tile.shard, tile.offset
+
+
+def taken(jobs: deque[Job]) -> Job | None:
+    """Take a job, from any thread; None where none is left."""
+    try:
+        return jobs.popleft()
+    except IndexError:
+        return None
