@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from cube.convert.estimates import Estimate
     from cube.convert.plan import Plan
-    from cube.format.arrays import ArraySpec
     from cube.jobs.build import Built
     from cube.recipes.recipe import Recipe
     from cube.source.inventory import Inventory
@@ -74,7 +73,7 @@ def plan_text(plan: Plan, expected: Estimate | None) -> str:
     ]
     for spec in plan.arrays[: len(plan.job.layouts)]:
         shape, shard, tile = (" × ".join(map(str, part)) for part in (spec.shape, spec.chunks, spec.inner or ()))
-        lines.append(f"  {spec.path:10} {spec.dtype} {shape} · shards {shard} · tiles {tile} · {_codec(spec)}")
+        lines.append(f"  {spec.path:10} {spec.dtype} {shape} · shards {shard} · tiles {tile} · {spec.codec_text}")
     numbers = {"task": plan.tasks, "shard": plan.shards, "object": plan.objects}
     counts = " · ".join(counted(number, noun) for noun, number in numbers.items())
     lines.append(f"  {counts} · {size(inventory.total_bytes)} in")
@@ -103,10 +102,6 @@ def _estimate_lines(plan: Plan, expected: Estimate) -> list[str]:
 def _memory(expected: Estimate) -> str:
     worst = size(expected.spooled_bytes)
     return f"{size(expected.peak_bytes)} of memory per worker, at most {worst} where the cube goes to an object store"
-
-
-def _codec(spec: ArraySpec) -> str:
-    return f"{spec.codec}-{spec.level}{'-bit' if spec.shuffle == 'bitshuffle' else ''}"
 
 
 def _copies(inventory: Inventory) -> str:

@@ -107,10 +107,7 @@ def fitted(recipe: Recipe, standing: Standing) -> Recipe:
     recipe = with_modalities(recipe, names)
     specs, layouts = standing.specs, standing.layouts
     largest = max(layouts.values(), key=lambda layout: layout.size)
-    codecs = {
-        name: f"{layout.codec}-{layout.level}{'-bit' if layout.shuffle == 'bitshuffle' else ''}"
-        for name, layout in layouts.items()
-    }
+    codecs = {name: specs[name].codec_text for name in layouts}
     profiles = recipe.layout.profiles
     known = [recipe.layout.profile, *profiles]
     profile = next((name for name in known if dict(profiles[name]) == codecs), _AS_BUILT)
@@ -174,6 +171,7 @@ def _facts(spec: ArraySpec) -> tuple[Any, ...]:
         spec.codec,
         spec.level,
         spec.shuffle,
+        spec.block,
     )
 
 

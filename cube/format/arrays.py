@@ -46,6 +46,8 @@ class ArraySpec:
     codec: str = "zstd"
     level: int = 3
     shuffle: str = "shuffle"
+    block: int = 0
+    """Bytes that are compressed by themselves; 0 where Blosc chooses."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -62,6 +64,12 @@ class ArraySpec:
         """Yield the key of every object that holds values."""
         for place in product(*(range(count) for count in self.grid)):
             yield chunk_key(self.path, place)
+
+    @property
+    def codec_text(self) -> str:
+        """The codec as recipes name it, such as ``zstd-2-128k``."""
+        bit, block = "-bit" if self.shuffle == "bitshuffle" else "", f"-{self.block >> 10}k" if self.block else ""
+        return f"{self.codec}-{self.level}{bit}{block}"
 
     def document(self) -> dict[str, Any]:
         """Return the metadata document."""
@@ -139,7 +147,7 @@ def _as_plain(spec: ArraySpec, values: NDArray[Any]) -> NDArray[Any]:
 
 def _compressor(spec: ArraySpec) -> numcodecs.Blosc:
     numcodecs.blosc.use_threads = False
-    return numcodecs.Blosc(spec.codec, spec.level, _BLOSC_SHUFFLES[spec.shuffle])
+    return numcodecs.Blosc(spec.codec, spec.level, _BLOSC_SHUFFLES[spec.shuffle], spec.block)
 
 
 def _codec_chain(spec: ArraySpec) -> list[dict[str, Any]]:
@@ -148,7 +156,7 @@ def _codec_chain(spec: ArraySpec) -> list[dict[str, Any]]:
         "cname": spec.codec,
         "clevel": spec.level,
         "shuffle": spec.shuffle,
-        "blocksize": 0,
+        "blocksize": spec.block,
     }
     return [
         {"name": "bytes", "configuration": {"endian": "little"}},
@@ -225,6 +233,7 @@ def _spec(path: str, document: Mapping[str, Any]) -> ArraySpec:
         codec=blosc["cname"],
         level=blosc["clevel"],
         shuffle=blosc["shuffle"],
+        block=blosc.get("blocksize", 0),
         attributes=document["attributes"],
     )
 
@@ -258,6 +267,8 @@ def _not_of_blosc(spec: ArraySpec) -> str:
     if not isinstance(spec.fill, int | float | str) or not isinstance(spec.attributes, Mapping):
         return "its fill value or its attributes are of another kind"
     np.asarray(spec.fill).astype(spec.dtype)
+    if type(spec.block) is not int or not 0 <= spec.block <= _LARGEST:
+        return f"its blocks are of {spec.block!r} bytes"
     return "" if 0 <= spec.level <= 9 else f"its level of compression is {spec.level}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,18 @@ from cube.format.tiles import TileLayout, checked_body
 
 Array = NDArray[Any]
 _WORTH = 0.8
-"""Part of a tile's blocks below which it pays to decode them alone."""
+"""Part of a tile's bytes below which it pays to decode some blocks alone."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The blocks of a tile that hold some bands."""
+
+    blocks: list[int]
+    decoded: Array
+    """Room for their bytes."""
+    bands: list[Array]
+    """Each band (y, x) in that room."""
 
 
 class TileDecoder:
@@ -27,9 +39,9 @@ class TileDecoder:
         self._all = np.array_equal(self.bands, np.arange(layout.bands))
         self._compressor = layout.compressor()
         self._dtype = np.dtype(layout.dtype)
-        self._scratch: Array | None = None
-        self._picked: dict[int, tuple[Array, Array] | None] = {}
-        """Bytes of a block → which blocks hold the bands, and where these lie in them; None where that is too many."""
+        self._parts: dict[int, _Part | None] = {}
+        """Bytes of a block → the blocks that hold the bands; None where those are nearly all."""
+        self._whole: _Part | None = None
 
     def decode(self, data: Any, out: Array) -> None:
         """Decode the stored bytes of a tile into ``out`` (band, y, x), cast to its type.
@@ -40,30 +52,31 @@ class TileDecoder:
         if self._all and out.dtype == self._dtype and out.flags.c_contiguous:
             self._decompress(body, out)
             return
-        if self._scratch is None:
-            self._scratch = np.empty(self.layout.tile_bytes, np.uint8)
-        found = None if self._all else self._blocks(body)
-        some = None if found is None else pick(body, found[0], self.layout.tile_bytes)
-        whole = self._scratch.view(self._dtype).reshape(self.layout.bands, -1)
-        if some is None or found is None:
-            self._decompress(body, whole)
-            chosen = whole if self._all else whole[self.bands]
+        part = None if self._all else self._part(block_size(body.data))
+        some = None if part is None else pick(body.data, part.blocks, self.layout.tile_bytes)
+        if part is None or some is None:
+            part = self._whole = self._whole or self._of(range(1), self.layout.tile_bytes)
+            self._decompress(body, part.decoded)
         else:
-            self._decompress(some, self._scratch[: int.from_bytes(some[4:8], "little")])
-            chosen = self._scratch[: found[1].max() + whole[0].nbytes]
-            chosen = np.stack([chosen[at : at + whole[0].nbytes].view(self._dtype) for at in found[1].tolist()])
-        np.copyto(out, chosen.reshape(out.shape), casting="unsafe")
+            self._decompress(some, part.decoded)
+        for to, band in zip(out, part.bands, strict=True):
+            np.copyto(to, band, casting="unsafe")
 
-    def _blocks(self, body: NDArray[np.uint8]) -> tuple[Array, Array] | None:
-        size = block_size(body)
-        if not 0 < size < self.layout.tile_bytes:
-            return None
-        if size not in self._picked:
-            band, total = self.layout.tile_bytes // self.layout.bands, self.layout.tile_bytes
-            blocks = blocks_of(self.bands, band, size, total)
-            at = np.searchsorted(blocks, self.bands * band // size) * size + self.bands * band % size
-            self._picked[size] = (blocks, at) if len(blocks) * size <= _WORTH * total else None
-        return self._picked[size]
+    def _part(self, size: int) -> _Part | None:
+        """Return the blocks of ``size`` bytes to decode, or None for all."""
+        if size not in self._parts:
+            total = self.layout.tile_bytes
+            blocks = blocks_of(self.bands.tolist(), total // self.layout.bands, size, total) if 0 < size < total else []
+            self._parts[size] = self._of(blocks, size) if 0 < len(blocks) * size <= _WORTH * total else None
+        return self._parts[size]
+
+    def _of(self, blocks: Any, size: int) -> _Part:
+        """Return room for some blocks of ``size`` bytes, and where the bands lie in it."""
+        room, band = np.empty(len(blocks) * size, np.uint8), self.layout.tile_bytes // self.layout.bands
+        starts = [blocks.index(at * band // size) * size + at * band % size for at in self.bands.tolist()]
+        views = [room[start : start + band].view(self._dtype).reshape(self.layout.tile, -1) for start in starts]
+        lost = -self.layout.tile_bytes % size if blocks[-1] == self.layout.tile_bytes // size else 0
+        return _Part(list(blocks), room[: len(room) - lost], views)
 
     def _decompress(self, body: Any, out: Array) -> None:
         try:

@@ -46,6 +46,7 @@ def tile_layouts(recipe: Recipe) -> dict[str, TileLayout]:
             codec=codec.name,
             level=codec.level,
             shuffle=codec.shuffle,
+            block=codec.block,
             saturated=modality.saturated,
         )
     return layouts
@@ -68,6 +69,7 @@ def tile_layout(spec: ArraySpec, saturated: float | None) -> TileLayout:
         codec=spec.codec,
         level=spec.level,
         shuffle=spec.shuffle,
+        block=spec.block,
         saturated=saturated,
     )
 
@@ -94,6 +96,7 @@ def pixel_arrays(recipe: Recipe, patches: int) -> list[ArraySpec]:
                 codec=layout.codec,
                 level=layout.level,
                 shuffle=layout.shuffle,
+                block=layout.block,
                 attributes=attributes,
             )
         )

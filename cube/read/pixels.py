@@ -99,8 +99,8 @@ class PixelReader:
     def gather(self, patches: Array, places: Array, take: Take, bands: Any = slice(None)) -> None:
         """Give ``take`` the tile at each place of each patch, every distinct one fetched and decoded once.
 
-        ``patches`` and ``places`` are positions, one pair a use; places count the tiles of a patch in row-major order. ``bands``
-        are the positions of the bands that are wanted, in their order, or a slice.
+        ``patches`` and ``places`` are positions, one pair a use; places count the tiles of a patch in row-major order.
+        ``bands`` are the positions of the bands that are wanted, in their order, or a slice.
         """
         tiles: dict[Tile, list[int]] = {}
         for use, tile in enumerate(self.indexes.find(patches, places)):
@@ -188,7 +188,7 @@ class TileReader:
         return ready - begun
 
     def _stored(self, tile: Tile) -> memoryview:
-        """Return the stored bytes of a tile in a buffer that is used again, so that they are decoded from a processor's cache."""
+        """Return the stored bytes of a tile in a buffer that is used again: they are decoded from a processor's cache."""
         if len(self._room) < tile.length:
             self._room = memoryview(bytearray(max(tile.length, self._reader.layout.tile_bytes)))
         key = self._reader.indexes.key(tile.shard)

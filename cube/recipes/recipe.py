@@ -91,9 +91,10 @@ class Recipe(Section):
         """Return the codec of a modality under a profile of this recipe."""
         match = CODEC.fullmatch(self.layout.profiles[profile][modality])
         assert match is not None
-        name: Literal["lz4", "zstd"] = "lz4" if match["name"] == "lz4" else "zstd"
-        shuffle: Literal["shuffle", "bitshuffle"] = "bitshuffle" if match["bit"] else "shuffle"
-        return Codec(name=name, level=int(match["level"]), shuffle=shuffle)
+        shuffle = "bitshuffle" if match["bit"] else "shuffle"
+        return Codec.model_validate(
+            {"name": match["name"], "level": int(match["level"]), "shuffle": shuffle, "block": int(match["block"] or 0) << 10}
+        )
 
     def split_of(self, season: str, scene: int) -> str:
         """Return the split of a scene; an empty string where the data set has no splits."""

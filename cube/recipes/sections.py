@@ -15,7 +15,7 @@ from cube.recipes.patterns import compiled
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Dtype = Literal["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
 Incomplete = Literal["fail", "reject", "keep"]
-CODEC = re.compile(r"(?P<name>lz4|zstd)-(?P<level>[1-9])(?P<bit>-bit)?")
+CODEC = re.compile(r"(?P<name>lz4|lz4hc|zstd)-(?P<level>[1-9])(?P<bit>-bit)?(-(?P<block>[1-9]\d{0,3})k)?")
 EPOCH = date(2000, 1, 1)
 """Day from which labels that are dates are counted."""
 Count = Annotated[int, Field(ge=0, lt=2**31)]
@@ -249,9 +249,11 @@ class Defect(Section):
 class Codec(Section):
     """One Blosc setting."""
 
-    name: Literal["lz4", "zstd"]
+    name: Literal["lz4", "lz4hc", "zstd"]
     level: int
     shuffle: Literal["shuffle", "bitshuffle"]
+    block: int
+    """Bytes that are compressed by themselves; 0 where Blosc chooses."""
 
 
 class Layout(Section):
@@ -272,7 +274,7 @@ class Layout(Section):
     profile: str
     """Name of the default profile."""
     profiles: Mapping[str, Mapping[str, str]]
-    """Profile to modality to codec, such as ``zstd-3`` or ``lz4-5-bit`` (Blosc codec, level, bit shuffle)."""
+    """Profile to modality to codec, such as ``zstd-3`` or ``lz4-5-bit-64k``: of Blosc, its level, bit shuffle, KiB of a block."""
 
     @field_validator("profiles")
     @classmethod
@@ -281,7 +283,7 @@ class Layout(Section):
             for modality, text in codecs.items():
                 if not CODEC.fullmatch(text):
                     raise ValueError(
-                        f"codec {text!r} of profile {profile}, modality {modality}: expected lz4 or zstd, a level, "
-                        "and -bit for bit shuffle, such as zstd-3 or lz4-5-bit"
+                        f"codec {text!r} of profile {profile}, modality {modality}: expected lz4, lz4hc or zstd, a level, "
+                        "-bit for bit shuffle and the KiB of a block where it matters, such as zstd-3, lz4-5-bit or zstd-2-128k"
                     )
         return value

@@ -56,7 +56,8 @@ class OpenFiles:
         finally:
             with self._lock:
                 entry[1] -= 1
-                self._close(self._limit)
+                if len(self._files) > self._limit:
+                    self._close(self._limit)
 
     def _close(self, most: int) -> None:
         """Close files that nobody reads, until ``most`` are open."""

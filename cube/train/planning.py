@@ -74,8 +74,9 @@ class TilePlan:
     ) -> None:
         """Plan for patches in order.
 
-        ``rows`` (patch) are their positions in the cube, ``shard`` the patches of one. ``entries`` gives (patch, place, [offset,
-        length]) of rows; ``wanted`` gives (patch, place), which tiles of the patches at some positions of the order are looked at.
+        ``rows`` (patch) are their positions in the cube, ``shard`` the patches of one. ``entries`` gives (patch, place,
+        [offset, length]) of rows; ``wanted`` gives (patch, place): which tiles of patches, named by their positions in the
+        order, are looked at.
         """
         self._rows, self._batch, self._entries, self._wanted = rows, batch_size, entries, wanted
         self._shards = (rows // shard).astype(np.int32)
@@ -94,7 +95,7 @@ class TilePlan:
         self.slots = _Slots()
 
     def __len__(self) -> int:
-        return -(-len(self._rows) // self._batch)
+        return (len(self._rows) + self._batch - 1) // self._batch
 
     @property
     def distinct(self) -> int:
@@ -220,7 +221,7 @@ class _Slots:
         taken = [self._free.pop() for _ in range(min(count, len(self._free)))]
         taken += self._fresh(min(count - len(taken), self.limit - self.top))
         if short := count - len(taken):
-            tile, until, last = (column[: self.top] for column in self._state.columns)
+            _, until, last = (column[: self.top] for column in self._state.columns)
             movable = np.flatnonzero((last < batch - AHEAD) & (until != NEVER))
             least = min(short, len(movable))
             taken += movable[np.argsort(until[movable], kind="stable")[len(movable) - least :]].tolist()

@@ -11,12 +11,11 @@ from blake3 import blake3
 
 from cube.errors import CorruptError
 from cube.format.arrays import chunk_key, decode_chunk
+from cube.format.counting import Counts, count_pixels
 from cube.format.originals import header_keys
 from cube.format.tiles import (
     ABSENT,
-    Counts,
     TileLayout,
-    count_pixels,
     decode_tile,
     patch_digest,
     read_index,

@@ -1,4 +1,4 @@
-"""Plans of epochs: every tile is where a batch looks for it, nothing is overwritten that is still copied, no choice drops less."""
+"""Plans of epochs: every tile is where a batch looks for it, and nothing is overwritten that is still copied."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNLIMITED = 1 << 40
 
 @st.composite
 def orders(draw: st.DrawFn) -> tuple[NDArray[np.int64], NDArray[np.uint64], int]:
-    """Return rows in some order, entries (patch, place, [offset, length]) with tiles that are shared or absent, a batch size."""
+    """Return rows in some order, entries (patch, place, [offset, length]) of shared and absent tiles, and a batch size."""
     patches = draw(st.integers(1, 60))
     seed = draw(st.integers(0, 2**32 - 1))
     rng = np.random.default_rng(seed)

@@ -98,7 +98,7 @@ def refusal(path: Path | str) -> str:
 
 def test_the_small_recipe_is_right(mini: Path) -> None:
     recipe = read_recipe(str(mini))
-    assert recipe.codec("sar", "fast").model_dump() == {"name": "lz4", "level": 5, "shuffle": "bitshuffle"}
+    assert recipe.codec("sar", "fast").model_dump() == {"name": "lz4", "level": 5, "shuffle": "bitshuffle", "block": 0}
     assert recipe.codec("map", "fast").model_dump() == {"name": "zstd", "level": 1, "shuffle": "shuffle"}
     assert recipe.split_of("wet", 1) == "test"
     assert recipe.split_of("wet", 2) == "train"
