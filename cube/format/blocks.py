@@ -7,6 +7,7 @@ is an ordinary one, for any decoder. The layout is that of "Blosc chunk format",
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from struct import pack, unpack_from
 
 _HEADER = 16
@@ -41,7 +42,7 @@ def pick(body: memoryview, blocks: Sequence[int], total: int) -> bytes | None:
     if len(body) < _HEADER + 4 * count:
         return None
     ends = [*unpack_from(f"<{count}I", body, _HEADER), len(body)]
-    if ends[0] < _HEADER + 4 * count or any(stop <= start for start, stop in zip(ends, ends[1:], strict=False)):
+    if ends[0] < _HEADER + 4 * count or any(stop <= start for start, stop in pairwise(ends)):
         return None
     starts, at = [], _HEADER + 4 * len(blocks)
     for number in blocks:

@@ -36,7 +36,7 @@ from cube.format.tiles import ABSENT, ShardWriter
 from cube.format.versions import SUPERSEDES, current_rows
 from cube.query.choose import select_patches
 from cube.read.opened import open_certified
-from cube.read.pixels import PixelReader
+from cube.read.pixels import PixelReader, fetch
 from cube.read.ranges import Tile
 from cube.records.claims import COPY
 from cube.store.protocol import Readable, Store
@@ -180,7 +180,7 @@ def _adopt(reader: PixelReader, writer: ShardWriter, rows: Array, present: Array
         entries = reader.indexes.entries(rows[slots]).tolist()
         places = [[Tile(shard, *entry) for entry in patch] for shard, patch in zip(shards, entries, strict=True)]
         wanted = sorted({tile for patch in places for tile in patch})
-        fetched = dict(zip(wanted, reader.fetch(wanted), strict=True))
+        fetched = dict(zip(wanted, fetch([(reader, wanted)])[0], strict=True))
         for slot, patch in zip(slots.tolist(), places, strict=True):
             if writer.adopt(slot, fetched, patch) != digest[slot].tobytes():
                 raise CorruptError(f"{reader.spec.path}: the pixels of patch {rows[slot]} are not those of its digest")

@@ -10,10 +10,11 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -111,26 +112,19 @@ class PixelReader:
             for group in groups(sorted(tiles)):
                 _Gathering(self, files, bands, tiles, take).read(group)
 
-    def fetch(self, tiles: list[Tile]) -> list[memoryview]:
-        """Return the stored bytes of tiles, sorted by where they lie; what lies close together is fetched as one."""
-        ranges, owners = self._counted_ranges(tiles)
-        pieces = [memoryview(data) for data in self.store.read_ranges(ranges)]
-        starts = [tile.offset - ranges[owner].start for tile, owner in zip(tiles, owners, strict=True)]
-        found = zip(tiles, owners, starts, strict=True)
-        return [pieces[owner][start : start + tile.length] for tile, owner, start in found]
-
     def fetch_ahead(self, tiles: list[Tile], files: Opened) -> list[memoryview] | list[None]:
         """Return what a :class:`TileReader` wants of tiles: stored bytes, or None each where the store is near.
 
         Such a store is told what will be read, and the thread that decodes a tile reads it.
         """
         if not self.store.near:
-            return self.fetch(tiles)
-        ranges, _ = self._counted_ranges(tiles)
+            return fetch([(self, tiles)])[0]
+        ranges, _ = self.counted_ranges(tiles)
         files.announce(ranges)
         return [None] * len(tiles)
 
-    def _counted_ranges(self, tiles: list[Tile]) -> tuple[list[Range], list[int]]:
+    def counted_ranges(self, tiles: list[Tile]) -> tuple[list[Range], list[int]]:
+        """Return the ranges to fetch for sorted tiles, and for each tile which one it lies in; count them as traffic."""
         ranges, owners = joined(tiles, self.indexes.key)
         self.traffic.add(len(ranges), sum(item.length for item in ranges))
         return ranges, owners
@@ -236,6 +230,22 @@ class _Gathering:
 
     def _key(self, tile: Tile) -> tuple[str, int, int]:
         return self.reader.spec.path, tile.shard, tile.offset
+
+
+def fetch(wanted: Sequence[tuple[PixelReader, list[Tile]]]) -> list[list[memoryview]]:
+    """Return the stored bytes of tiles of several modalities of one cube, asked for at a time.
+
+    The tiles of each are sorted by where they lie; what lies close together is fetched as one.
+    """
+    planned = [(tiles, *reader.counted_ranges(tiles)) for reader, tiles in wanted]
+    answers = iter(wanted[0][0].store.read_ranges([item for _, ranges, _ in planned for item in ranges]))
+    found = []
+    for tiles, ranges, owners in planned:
+        pieces = [memoryview(data) for data in islice(answers, len(ranges))]
+        starts = [tile.offset - ranges[owner].start for tile, owner in zip(tiles, owners, strict=True)]
+        where = zip(tiles, owners, starts, strict=True)
+        found.append([pieces[owner][start : start + tile.length] for tile, owner, start in where])
+    return found
 
 
 def taken(jobs: deque[Job]) -> Job | None:

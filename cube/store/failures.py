@@ -21,6 +21,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 8.0
 _S3 = ("s3", "s3a")
 _CONNECT_SECONDS, _READ_SECONDS = 5, 15
 """The longest a connection may take, and a server may send nothing."""
+_CONNECTIONS = 48
+"""Connections to a server at a time; botocore's own ten carry little over a line that answers late."""
 _FINAL = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
 _FINAL_NUMBERS = (errno.EINVAL, errno.EPERM, errno.ENAMETOOLONG, errno.EMSGSIZE, errno.ENOTEMPTY)
 """What s3fs makes of answers that will be the same next time."""
@@ -64,6 +66,7 @@ def with_defaults(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
     if url.partition("://")[0] not in _S3:
         return dict(options)
     config: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS, "read_timeout": _READ_SECONDS}
+    config["max_pool_connections"] = _CONNECTIONS
     config["retries"] = {"mode": "standard", "total_max_attempts": 1}  # s3fs and ``insist`` try again
     config |= options.get("config_kwargs", {})
     # More than one has s3fs ask for the size of an object before it reads it.

@@ -11,7 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cube.read.pixels import PixelReader
+from cube.read.pixels import PixelReader, fetch
 from cube.read.ranges import Tile
 from cube.store.protocol import Opened
 from cube.tasks.augmenting import Changes
@@ -102,6 +102,8 @@ class Fetching:
 
     def enough(self, waiting: int) -> bool:
         """Tell whether batches are planned far enough ahead, where so many are not copied yet."""
+        if not (self.near or self.counters.tiles):
+            return waiting > 0  # line and processor are for the first batch alone
         return waiting > _NEAR and (self.near or self._ahead >= self._window)
 
     def decoded(self, planned: Planned) -> None:
@@ -141,10 +143,10 @@ class Fetching:
 
     def _fetch(self, group: list[Steps]) -> Stored:
         """Fetch what a group of batches needs."""
-        begun, stored = time.perf_counter(), {}
-        for name, reader in self.readers.items():
-            tiles = sorted({tile for steps in group for tile in steps[name].tiles})
-            stored[name] = dict(zip(tiles, reader.fetch(tiles), strict=True))
+        begun = time.perf_counter()
+        wanted = {name: sorted({tile for steps in group for tile in steps[name].tiles}) for name in self.readers}
+        found = fetch([(self.readers[name], tiles) for name, tiles in wanted.items()])
+        stored = {name: dict(zip(tiles, part, strict=True)) for (name, tiles), part in zip(wanted.items(), found, strict=True)}
         with self._lock:
             self.counters.fetching += time.perf_counter() - begun
         return stored
