@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from cube.errors import CorruptError
 from cube.format.arrays import ArraySpec, chunk_key
 from cube.format.tiles import ABSENT, TileLayout, read_index
 from cube.read.cache import Traffic
+from cube.read.disk_cache import DiskCache
 from cube.read.ranges import Array, Tile
 from cube.store.failures import undamaged
 from cube.store.protocol import Range, Readable
@@ -29,13 +31,15 @@ class ShardIndexes:
     layout: TileLayout
     present: Callable[[], Array] | None = None
     """Gives whether each patch of the cube (patch) has an image; asked only where an index says that tiles are absent."""
+    disk: DiskCache | None = None
+    """Where indexes are kept that were fetched from far."""
     traffic: Traffic = field(default_factory=Traffic)
 
     def __post_init__(self) -> None:
         self._reset()
 
     def __reduce__(self) -> tuple[type[ShardIndexes], tuple[Any, ...]]:
-        return ShardIndexes, (self.store, self.spec, self.layout, self.present)
+        return ShardIndexes, (self.store, self.spec, self.layout, self.present, self.disk)
 
     def _reset(self) -> None:
         self._pid = os.getpid()
@@ -77,7 +81,7 @@ class ShardIndexes:
 
     def load(self, shards: list[int]) -> None:
         """Read the indexes of some shards, those that are not there yet, all at a time."""
-        missing = [shard for shard in shards if shard not in self._read]
+        missing = [shard for shard in shards if shard not in self._read and not self._kept(shard)]
         keys = [self.key(shard) for shard in missing]
         tails = self.store.read_ranges([Range(key, -self.layout.index_bytes, None) for key in keys])
         for shard, key, tail in zip(missing, keys, tails, strict=True):
@@ -86,6 +90,17 @@ class ShardIndexes:
                 self._read[shard] = undamaged(partial(read_index, self.layout), tail, partial(self._tail, key))
             except CorruptError as error:
                 raise CorruptError(f"{key}: {error}") from None
+            if self.disk is not None:
+                self.disk.keep_tail(key, tail)
+
+    def _kept(self, shard: int) -> bool:
+        """Take the index of a shard from this machine's disk, if a sound one is there."""
+        tail = self.disk.tail(self.key(shard), self.layout.index_bytes) if self.disk is not None else None
+        if tail is None:
+            return False
+        with suppress(CorruptError):
+            self._read[shard] = read_index(self.layout, tail)
+        return shard in self._read
 
     def _tail(self, key: str) -> bytes:
         """Return the last bytes of a shard, which are its index."""

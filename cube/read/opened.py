@@ -6,6 +6,7 @@ import posixpath
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
@@ -24,6 +25,7 @@ from cube.format.versions import SUPERSEDES, current_rows
 from cube.read.beside import Beside
 from cube.read.cache import TileCache
 from cube.read.certified import Certified, Presence
+from cube.read.disk_cache import DiskCache
 from cube.read.pixels import PixelReader
 from cube.read.versions import as_it_was
 from cube.store.failures import undamaged
@@ -173,12 +175,20 @@ class OpenedCube:
         certified = self.certificate
         return Beside(target_of(self.url, options=options).stac, self.url, f"{certified['hash']}:{certified['pixels']}")
 
-    def reader(self, modality: str, cache: TileCache | None = None) -> PixelReader:
+    def disk_cache(self, folder: str | Path, limit: int) -> DiskCache | None:
+        """Return what keeps tiles of this cube in a folder; None where the cube itself lies on a disk.
+
+        A cube that has grown is another one: what was kept of the earlier is not taken for it.
+        """
+        certified = self.certificate
+        return None if self.store.near else DiskCache(folder, f"{self.url} {certified['hash']}:{certified['pixels']}", limit)
+
+    def reader(self, modality: str, cache: TileCache | None = None, disk: DiskCache | None = None) -> PixelReader:
         """Return what reads the pixels of a modality."""
         spec = self.specs[modality]
         layout = tile_layout(spec, self.attributes["cube"]["saturated"].get(modality))
         present = self._certified("present")
-        return PixelReader(self.store, spec, layout, cache, Presence(present, list(self.modalities).index(modality)))
+        return PixelReader(self.store, spec, layout, cache, Presence(present, list(self.modalities).index(modality)), disk)
 
     def _certified(self, name: str) -> Certified:
         spec = self.specs[name]

@@ -24,6 +24,7 @@ from cube.format.arrays import ArraySpec
 from cube.format.decoding import TileDecoder
 from cube.format.tiles import ABSENT, TileLayout
 from cube.read.cache import TileCache, Traffic
+from cube.read.disk_cache import DiskCache
 from cube.read.indexes import ShardIndexes
 from cube.read.memory import Recycler
 from cube.read.ranges import WHOLE, Array, Tile, Window, groups, joined, lengths, places, target
@@ -56,14 +57,16 @@ class PixelReader:
     cache: TileCache | None = None
     present: Callable[[], Array] | None = None
     """Gives whether each patch of the cube (patch) has an image; asked only where the index says that tiles are absent."""
+    disk: DiskCache | None = None
+    """Where stored tiles are kept that were fetched from far."""
     traffic: Traffic = field(default_factory=Traffic)
 
     def __post_init__(self) -> None:
-        self.indexes = ShardIndexes(self.store, self.spec, self.layout, self.present, self.traffic)
+        self.indexes = ShardIndexes(self.store, self.spec, self.layout, self.present, self.disk, self.traffic)
         self._reset()
 
     def __reduce__(self) -> tuple[type[PixelReader], tuple[Any, ...]]:
-        return PixelReader, (self.store, self.spec, self.layout, self.cache, self.present)
+        return PixelReader, (self.store, self.spec, self.layout, self.cache, self.present, self.disk)
 
     def _reset(self) -> None:
         self._pid = os.getpid()
@@ -129,6 +132,22 @@ class PixelReader:
         self.traffic.add(len(ranges), sum(item.length for item in ranges))
         return ranges, owners
 
+    def kept(self, tiles: list[Tile]) -> dict[Tile, memoryview]:
+        """Return the stored bytes of those tiles that are on this machine's disk."""
+        if self.disk is None:
+            return {}
+        found = [(tile, self.disk.tile(self.indexes.key(tile.shard), tile.offset, tile.length)) for tile in tiles]
+        return {tile: memoryview(data) for tile, data in found if data is not None}
+
+    def keep(self, tiles: list[Tile], found: list[memoryview]) -> None:
+        """Keep stored bytes of tiles on this machine's disk, where that was asked for."""
+        if self.disk is not None:
+            parts: dict[int, list[tuple[int, memoryview]]] = {}
+            for tile, data in zip(tiles, found, strict=True):
+                parts.setdefault(tile.shard, []).append((tile.offset, data))
+            for shard, part in parts.items():
+                self.disk.keep(self.indexes.key(shard), part)
+
     def each(self, function: Callable[[deque[Any]], None], jobs: deque[Any]) -> None:
         """Have some jobs done by this reader's threads, each of which takes one after the other."""
         if len(jobs) < 2 * THREADS:
@@ -192,7 +211,11 @@ class TileReader:
         """Return the stored bytes of one tile, read anew."""
         reader = self._reader
         reader.traffic.add(1, tile.length)
-        return memoryview(reader.store.read_range(reader.indexes.key(tile.shard), tile.offset, tile.offset + tile.length))
+        key = reader.indexes.key(tile.shard)
+        data = reader.store.read_range(key, tile.offset, tile.offset + tile.length)
+        if reader.disk is not None:
+            reader.disk.keep(key, [(tile.offset, data)], again=True)
+        return memoryview(data)
 
 
 @dataclass
@@ -237,15 +260,18 @@ def fetch(wanted: Sequence[tuple[PixelReader, list[Tile]]]) -> list[list[memoryv
 
     The tiles of each are sorted by where they lie; what lies close together is fetched as one.
     """
-    planned = [(tiles, *reader.counted_ranges(tiles)) for reader, tiles in wanted]
+    here = [reader.kept(tiles) for reader, tiles in wanted]
+    lacking = [[tile for tile in tiles if tile not in kept] for (_, tiles), kept in zip(wanted, here, strict=True)]
+    planned = [(tiles, *reader.counted_ranges(tiles)) for (reader, _), tiles in zip(wanted, lacking, strict=True)]
     answers = iter(wanted[0][0].store.read_ranges([item for _, ranges, _ in planned for item in ranges]))
-    found = []
-    for tiles, ranges, owners in planned:
+    for (reader, _), kept, (tiles, ranges, owners) in zip(wanted, here, planned, strict=True):
         pieces = [memoryview(data) for data in islice(answers, len(ranges))]
         starts = [tile.offset - ranges[owner].start for tile, owner in zip(tiles, owners, strict=True)]
         where = zip(tiles, owners, starts, strict=True)
-        found.append([pieces[owner][start : start + tile.length] for tile, owner, start in where])
-    return found
+        found = [pieces[owner][start : start + tile.length] for tile, owner, start in where]
+        reader.keep(tiles, found)
+        kept.update(zip(tiles, found, strict=True))
+    return [[kept[tile] for tile in tiles] for (_, tiles), kept in zip(wanted, here, strict=True)]
 
 
 def taken(jobs: deque[Job]) -> Job | None:

@@ -274,7 +274,7 @@ class Layout(Section):
     profile: str
     """Name of the default profile."""
     profiles: Mapping[str, Mapping[str, str]]
-    """Profile to modality to codec, such as ``zstd-3`` or ``lz4-5-bit-64k``: Blosc codec, level, bit shuffle, KiB of a block."""
+    """Profile to modality to codec, such as ``zstd-3`` or ``lz4-5-bit-64k``: codec, level, bit shuffle, KiB of a block."""
 
     @field_validator("profiles")
     @classmethod

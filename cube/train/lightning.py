@@ -11,7 +11,7 @@ from lightning import LightningDataModule
 
 from cube.errors import RequestError
 from cube.train.forms import Form, Sample
-from cube.train.samples import CHOICES, Samples
+from cube.train.samples import CHOICES, OPENING, Samples
 from cube.train.splitting import Split, make_split, read_split
 from cube.train.states import require_known
 from cube.train.torch import OPTIONS, BatchDataset, BatchLoader, current_rank
@@ -71,7 +71,7 @@ class PatchDataModule(LightningDataModule):
         **options: Any,
     ) -> None:
         super().__init__()
-        choosing = (*CHOICES, "storage_options", "expect")
+        choosing = (*CHOICES, *OPENING)
         require_known("PatchDataModule", options, (*choosing, *OPTIONS, *_LOADING))
         self.url, self.form, self.batch_size = url, form, batch_size
         self._choice = {name: options[name] for name in choosing if name in options}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,11 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from cube.errors import RequestError
 from cube.query.choose import Box, select_patches
+from cube.read.disk_cache import LIMIT
 from cube.read.labels import is_several, label_classes, label_values
 from cube.read.opened import OpenedCube, open_certified
 from cube.read.pixels import PixelReader
 from cube.read.ranges import Window
-from cube.train.states import require_known, require_one, require_positions
+from cube.train.states import require_known, require_one, require_positions, require_whole
 
 Array = NDArray[Any]
 
@@ -43,6 +45,8 @@ _DERIVED = ("readers", "ids", "present", "runs")
 """What is read again where it is needed."""
 CHOICES = tuple(item.name for item in fields(Choice))
 """Options by which patches are chosen."""
+OPENING = ("storage_options", "expect", "version", "cache", "cache_limit")
+"""Options by which a cube is opened."""
 
 
 class Samples:
@@ -52,7 +56,9 @@ class Samples:
     units and type, and from ``patch`` to the ids. Small to pickle; the store is opened where pixels are read.
 
     Options are those of :class:`Choice`; ``expect`` is the digest that was noted of the cube, and ``CorruptError`` is raised
-    for any other; ``version`` takes a cube that has grown as it was. Raises ``RequestError`` for an unknown modality, band or
+    for any other; ``version`` takes a cube that has grown as it was. ``cache`` is a folder in which stored tiles of a cube in
+    an object store are kept, so that a second epoch asks for none; it takes ``cache_limit`` bytes at most, what was used least
+    recently leaves first, and several processes may share it. Raises ``RequestError`` for an unknown modality, band or
     filter, for an empty choice and for incomplete patches unless ``incomplete`` says what becomes of them;
     ``FileNotFoundError`` if nothing is there.
     """
@@ -64,6 +70,8 @@ class Samples:
         storage_options: Mapping[str, Any] | None = None,
         expect: str | None = None,
         version: int | None = None,
+        cache: str | Path | None = None,
+        cache_limit: int = LIMIT,
         **choice: Any,
     ) -> None:
         require_known("Samples", choice, CHOICES)
@@ -74,6 +82,9 @@ class Samples:
         """Labels that come with each batch."""
         self.modalities = _bands(self._source, self.choice.modalities)
         """Modality → positions of the wanted bands."""
+        require_whole("cache_limit", cache_limit, 1)
+        self.disk = self._source.disk_cache(cache, cache_limit) if cache is not None else None
+        """Where stored tiles are kept that were fetched from far."""
         self.rows = self._chosen()
         """Positions of the patches in the cube."""
         for name in self.labels:
@@ -103,7 +114,7 @@ class Samples:
     @cached_property
     def readers(self) -> dict[str, PixelReader]:
         """Modality → what reads it."""
-        return {name: self._source.reader(name) for name in self.modalities}
+        return {name: self._source.reader(name, disk=self.disk) for name in self.modalities}
 
     @cached_property
     def ids(self) -> Array:

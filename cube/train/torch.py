@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 
 from cube.train.batches import Batches
 from cube.train.forms import Form, Sample, Shaping
-from cube.train.samples import CHOICES, Samples
+from cube.train.samples import CHOICES, OPENING, Samples
 from cube.train.states import read_state, require_known, require_one, require_whole
 
 _WIDER: dict[Any, Any] = {np.dtype("uint16"): np.dtype("int32"), np.dtype("uint32"): np.dtype("int64")}
@@ -34,7 +34,7 @@ class PatchDataset(Dataset[Sample]):
     """
 
     def __init__(self, url: str, *, form: Form | None = None, **options: Any) -> None:
-        require_known("PatchDataset", options, (*CHOICES, "storage_options", "expect"))
+        require_known("PatchDataset", options, (*CHOICES, *OPENING))
         samples = Samples(url, **options)
         self.samples, self.form = form.wanted(samples) if isinstance(form, Shaping) else samples, form
 

@@ -99,7 +99,7 @@ def refusal(path: Path | str) -> str:
 def test_the_small_recipe_is_right(mini: Path) -> None:
     recipe = read_recipe(str(mini))
     assert recipe.codec("sar", "fast").model_dump() == {"name": "lz4", "level": 5, "shuffle": "bitshuffle", "block": 0}
-    assert recipe.codec("map", "fast").model_dump() == {"name": "zstd", "level": 1, "shuffle": "shuffle"}
+    assert recipe.codec("map", "fast").model_dump() == {"name": "zstd", "level": 1, "shuffle": "shuffle", "block": 0}
     assert recipe.split_of("wet", 1) == "test"
     assert recipe.split_of("wet", 2) == "train"
     assert recipe.split_of("dry", 1) == "train"
@@ -126,7 +126,7 @@ MISTAKES = [
     ("profile: balanced", "profile: balancd", "layout.profile: 'balancd' is not a profile; did you mean 'balanced'?"),
     ("fast: {sar: lz4-5-bit, ", "fast: {", "layout.profiles.fast: names ['map'], expected ['map', 'sar']"),
     ("fast: {sar: lz4", "fast: {optic: zstd-1, sar: lz4", "layout.profiles.fast: names ['map', 'optic', 'sar'], expected"),
-    ("lz4-5-bit", "lzma-5", "codec 'lzma-5' of profile fast, modality sar: expected lz4 or zstd, a level"),
+    ("lz4-5-bit", "lzma-5", "codec 'lzma-5' of profile fast, modality sar: expected lz4, lz4hc or zstd, a level"),
     ("lz4-5-bit", "lz4", "codec 'lz4' of profile fast, modality sar"),
     ("lz4-5-bit", "zstd-22", "codec 'zstd-22' of profile fast"),
     ("lz4-5-bit", "zstd-0", "codec 'zstd-0' of profile fast"),

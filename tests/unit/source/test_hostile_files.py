@@ -72,11 +72,16 @@ def test_pipes_devices_and_folders_are_never_read(tmp_path: Path) -> None:
     (tmp_path / "zero.tif").symlink_to("/dev/zero")
     (tmp_path / "folder.tif").mkdir()
     store = LocalStore(str(tmp_path))
+
+    def read_into(key: str) -> int:
+        with store.opened() as files:
+            return files.read_into(key, 0, memoryview(bytearray(4)))
+
     for name in ("pipe.tif", "zero.tif"):
         for read in (
             store.read,
             lambda key: store.read_range(key, 0, 4),
-            lambda key: store.read_into(key, 0, memoryview(bytearray(4))),
+            read_into,
         ):
             with pytest.raises(PermissionError, match="no regular file"):
                 read(name)
