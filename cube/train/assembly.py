@@ -18,57 +18,50 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cube.read.memory import Workspace
 from cube.read.pixels import TileReader
 from cube.store.protocol import Opened
 from cube.train.fetching import Fetching, Planned
-from cube.train.planning import AHEAD
-from cube.train.pools import Output, Pool
+from cube.train.pools import Modality
+from cube.train.sinks import Arrays, Places, Sink
 from cube.train.threads import handing_to
 
 Array = NDArray[Any]
 _PIECE = 2 << 20
-"""Bytes of pixels that are decoded, or copied, as one piece of work."""
+"""Bytes of pixels that are decoded as one piece of work."""
 
 
 class _Work:
     """One batch on its way from plan to arrays."""
 
-    def __init__(self, planned: Planned, outputs: Iterable[Output], tile_bytes: Mapping[str, int]) -> None:
-        self.planned, self.arrays = planned, dict[str, Array]()
+    def __init__(self, planned: Planned, tile_bytes: Mapping[str, int], copying: Iterable[tuple[str, slice]]) -> None:
+        self.planned = planned
+        self.places: Places | None = None
+        """Where its tiles are decoded into, and …"""
+        self.arrays: Arrays = {}
+        """… the arrays it is copied to; None and empty as long as nothing is begun."""
         self.decoding = deque[tuple[str, slice]]()
         """Pieces not begun: some tiles of a modality."""
-        self.copying = deque[tuple[str, slice]]()
+        self.copying = deque(copying)
         """Pieces not begun: some patches of an array."""
         for name, step in planned.steps.items():
-            self.decoding.extend((name, part) for part in _parts(len(step.tiles), _PIECE // tile_bytes[name]))
-        for output in outputs:
-            self.copying.extend((output.name, part) for part in _parts(planned.patches, _PIECE // output.patch_bytes))
+            size = max(1, _PIECE // tile_bytes[name])
+            starts = range(0, len(step.tiles), size)
+            self.decoding.extend((name, slice(start, min(start + size, len(step.tiles)))) for start in starts)
         self.left = {"decode": len(self.decoding), "copy": len(self.copying)}
         """Pieces that are not done."""
-
-
-def _parts(length: int, size: int) -> Iterator[slice]:
-    size = max(1, size)
-    return (slice(start, min(start + size, length)) for start in range(0, length, size))
 
 
 class Assembly:
     """The work on one epoch of one stream."""
 
     def __init__(
-        self, fetching: Fetching, outputs: Sequence[Output], slots: int, workspace: Workspace, *, threads: int, prefetch: int
+        self, fetching: Fetching, modalities: Mapping[str, Modality], sink: Sink, *, threads: int, prefetch: int
     ) -> None:
-        """Work with so many ``slots`` for each modality."""
-        self._fetching, self._workspace = fetching, workspace
-        self._outputs = {output.name: output for output in outputs}
+        """Work for a sink, with so many threads, at most ``prefetch`` batches ahead of the consumer."""
+        self._fetching, self._modalities, self._sink = fetching, modalities, sink
         self._counters = fetching.counters
         self._threads, self._prefetch = threads, prefetch
-        self._modalities = {name: part for output in outputs for name, part in output.modalities.items()}
-        self._pools = {
-            name: Pool(part, slots, workspace.room(name, slots * part.tile_bytes)) for name, part in self._modalities.items()
-        }
-        self._tile_bytes = {name: part.reader.layout.tile_bytes for name, part in self._modalities.items()}
+        self._tile_bytes = {name: part.reader.layout.tile_bytes for name, part in modalities.items()}
         self._change = threading.Condition()
         self._works = deque[_Work]()
         """Batches that are planned and not given to the consumer."""
@@ -80,7 +73,7 @@ class Assembly:
         self._stopped = False
         self._failing = handing_to(self._fail)
 
-    def run(self) -> Iterator[dict[str, Array]]:
+    def run(self) -> Iterator[Arrays]:
         """Yield name → array of each batch, in order."""
         with ExitStack() as stack:
             files = stack.enter_context(next(iter(self._modalities.values())).reader.store.opened())
@@ -100,7 +93,7 @@ class Assembly:
                 del arrays  # its memory may be used again while the next one is waited for
                 self._counters.consuming += time.perf_counter() - begun
 
-    def _next(self) -> dict[str, Array] | None:
+    def _next(self) -> Arrays | None:
         begun = time.perf_counter()
         with self._change:
             self._change.wait_for(lambda: self._copied > self._taken or self._error or self._count == self._taken)
@@ -108,10 +101,12 @@ class Assembly:
             if self._copied > self._taken:
                 self._taken += 1
                 self._change.notify_all()
-                return self._works.popleft().arrays
-            if self._error is not None:
+                work = self._works.popleft()
+            elif self._error is not None:
                 raise self._error
-            return None
+            else:
+                return None
+        return self._sink.give(work.planned, work.places or self._sink.places(work.planned), work.arrays)
 
     def _end(self, threads: Sequence[threading.Thread]) -> None:
         """Stop the threads and wait for them; a forked process has none of them."""
@@ -133,7 +128,7 @@ class Assembly:
         """Plan batch after batch and put them into the line, with their bytes on the way."""
         with self._failing:
             for planned in self._fetching.run(files):
-                work = _Work(planned, self._outputs.values(), self._tile_bytes)
+                work = _Work(planned, self._tile_bytes, self._sink.pieces(planned))
                 planned.stored.add_done_callback(self._arrived)
                 with self._change:
                     self._works.append(work)
@@ -154,12 +149,12 @@ class Assembly:
         with self._failing:
             readers = {name: TileReader(part.reader, files, part.bands) for name, part in self._modalities.items()}
             while (found := self._piece()) is not None:
-                work, kind, (name, part) = found
+                work, kind, piece = found
                 begun, reading = time.perf_counter(), 0.0
                 if kind == "decode":
-                    reading = self._decode(work.planned, readers[name], name, part)
+                    reading = self._decode(work, readers[piece[0]], piece)
                 else:
-                    self._copy(work, name, part)
+                    self._sink.copy(work.planned, work.arrays, piece)
                 self._done(work, kind, time.perf_counter() - begun - reading, reading)
 
     def _piece(self) -> tuple[_Work, str, tuple[str, slice]] | None:
@@ -168,45 +163,28 @@ class Assembly:
             while not self._stopped and self._count != self._copied:
                 begun, lacking = time.perf_counter(), False
                 for work in self._works:
-                    if work.decoding and work.planned.place <= self._copied + AHEAD:
+                    if work.decoding and self._sink.may_decode(work.planned.place, self._copied, self._taken):
                         if work.planned.stored.done():
+                            work.places = work.places or self._sink.places(work.planned)
                             return work, "decode", work.decoding.popleft()
                         lacking = True
                 for work in self._works:
                     if work.copying and work.planned.place < min(self._decoded, self._taken + self._prefetch):
                         if not work.arrays:
-                            work.arrays.update(self._room(work.planned))
+                            work.arrays = self._sink.arrays(work.planned)
                         return work, "copy", work.copying.popleft()
                 self._change.wait()
                 if lacking:
                     self._fetching.starved((time.perf_counter() - begun) / self._threads)
             return None
 
-    def _decode(self, planned: Planned, reader: TileReader, name: str, part: slice) -> float:
-        """Decode some tiles into their slots; return the seconds that reading them took."""
-        step, stored, tiles = planned.steps[name], planned.stored.result().get(name, {}), self._pools[name].tiles
-        chosen = step.tiles[part]
-        slots = step.slots[part].tolist()
-        return sum(reader.decode(tile, stored.get(tile), tiles[slot]) for tile, slot in zip(chosen, slots, strict=True))
-
-    def _copy(self, work: _Work, name: str, part: slice) -> None:
-        output, changes = self._outputs[name], work.planned.changes
-        for modality, bands in output.parts.items():
-            pool, gathered = self._pools[modality], work.planned.steps[modality].gathered[part]
-            out = work.arrays[name][part, bands]
-            if changes is None:
-                pool.copy(gathered, out)
-            else:
-                pool.place(gathered, out, changes, part.start)
-
-    def _room(self, planned: Planned) -> dict[str, Array]:
-        """Return the arrays of a batch, to be filled."""
-        arrays = {}
-        for output in self._outputs.values():
-            side = output.size if planned.changes is None else planned.changes.side(output.size)
-            shape = planned.patches, output.bands, side, side
-            arrays[output.name] = self._workspace.recycler.empty(shape, output.dtype)
-        return arrays
+    def _decode(self, work: _Work, reader: TileReader, piece: tuple[str, slice]) -> float:
+        """Decode some tiles into their places; return the seconds that reading them took."""
+        name, part = piece
+        assert work.places is not None
+        tiles, rows = work.places[name]
+        stored, chosen = work.planned.stored.result().get(name, {}), work.planned.steps[name].tiles[part]
+        return sum(reader.decode(tile, stored.get(tile), tiles[row]) for tile, row in zip(chosen, rows[part], strict=True))
 
     def _done(self, work: _Work, kind: str, seconds: float, reading: float) -> None:
         with self._change:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cube.errors import RequestError
 from cube.format.tiles import TileLayout
-from cube.read.memory import Workspaces
+from cube.read.memory import Workspace, Workspaces
 from cube.tasks.augmenting import Augmentation, Changes
 from cube.train.assembly import Assembly
 from cube.train.counters import Counters
@@ -22,6 +22,7 @@ from cube.train.planning import AHEAD, TilePlan
 from cube.train.pools import Modality, Output, outputs_of
 from cube.train.samples import Samples
 from cube.train.shuffle import Shuffle, in_order, shuffled, stream_bounds
+from cube.train.sinks import HostSink, Sink
 from cube.train.states import GREATEST, read_state, require_dtypes, require_one, require_stack, require_stream, require_whole
 
 Array = NDArray[Any]
@@ -119,8 +120,10 @@ class Batches:
         first, workspace = self.start, self._workspaces.take(self.prefetch + 4)
         fetching = self._fetching(order[first * self.batch_size : len(self) * self.batch_size], epoch)
         self.counters = fetching.counters
-        slots = self._slots(fetching.plans.values())
-        assembly = Assembly(fetching, self._outputs(), slots, workspace, threads=self.threads, prefetch=self.prefetch)
+        outputs = self._outputs()
+        sink = self._sink(outputs, self._slots(fetching.plans.values()), workspace)
+        modalities = {name: part for output in outputs for name, part in output.modalities.items()}
+        assembly = Assembly(fetching, modalities, sink, threads=self.threads, prefetch=self.prefetch)
         try:
             for number, batch in enumerate(assembly.run(), first):
                 # Who counts the batches does not ask for one more, so with the last one begins the next epoch.
@@ -172,6 +175,10 @@ class Batches:
             f"memory={needed:_} ({needed / 2**30:.2g} GiB) decodes each once; a Shuffle with fewer lanes needs less",
             stacklevel=3,
         )
+
+    def _sink(self, outputs: Sequence[Output], slots: int, workspace: Workspace) -> Sink:
+        """Return what makes batches out of decoded tiles."""
+        return HostSink(outputs, slots, workspace)
 
     def _slots(self, plans: Iterable[TilePlan]) -> int:
         """Divide the memory into slots of one tile of each modality; return how many there are at most."""

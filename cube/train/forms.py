@@ -57,7 +57,7 @@ class ImageAndMask:
             image = torch.cat([sample[name].to(torch.float32) for name in self.images], dim=-3)
         mask = sample["mask"][..., 0, :, :] if "mask" in sample else sample[self.classes][..., self.band, :, :].to(torch.int64)
         if self.table is not None:
-            mask = torch.tensor(self.table)[mask]
+            mask = torch.tensor(self.table, device=mask.device)[mask]
         rest = {name: value for name, value in sample.items() if name not in (*self.images, self.classes, "image", "mask")}
         return {"image": image, "mask": mask, **rest}
 

@@ -11,8 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
+from cube.errors import RequestError
 from cube.train.batches import Batches
-from cube.train.forms import Form, Sample, Shaping
+from cube.train.device import DeviceBatches, usable
+from cube.train.forms import Form, Sample, Scaled, Shaping
 from cube.train.samples import CHOICES, OPENING, Samples
 from cube.train.states import read_state, require_known, require_one, require_whole
 
@@ -62,11 +64,17 @@ class BatchDataset(IterableDataset[Sample]):
     epochs, knows ranks and can be resumed; this dataset alone gives the epoch and part that its ``batches`` say.
     """
 
-    def __init__(self, samples: Samples, *, form: Form | None = None, **options: Any) -> None:
+    def __init__(self, samples: Samples, *, form: Form | None = None, device: Any = None, **options: Any) -> None:
         require_known("BatchDataset", options, OPTIONS)
         if isinstance(form, Shaping):
             samples = form.wanted(samples)
-        self.batches = Batches(samples, **options)
+        if isinstance(form, Scaled) and device is not None:
+            raise RequestError("Scaled works on arrays of this process: leave it or device out, and scale on the device")
+        self.device = None if device is None else usable(device)
+        """Where the tensors are made; None where they are made of arrays here."""
+        self.batches = (
+            Batches(samples, **options) if self.device is None else DeviceBatches(samples, device=self.device, **options)
+        )
         readable = {name: _WIDER.get(np.dtype(r.layout.dtype)) for name, r in samples.readers.items()}
         self.batches.dtypes = {**{name: kind for name, kind in readable.items() if kind}, **self.batches.dtypes}
         if isinstance(form, Shaping):  # joined and cast while they are copied, not afterwards
@@ -90,6 +98,8 @@ class BatchDataset(IterableDataset[Sample]):
         batches.epoch, batches.start = epoch, start
         for batch in batches:
             tensors = _tensors(batch)
+            if self.device is not None:
+                tensors = {name: value.to(self.device) if hasattr(value, "to") else value for name, value in tensors.items()}
             yield self.form(tensors) if self.form else tensors
 
     def __len__(self) -> int:
@@ -109,15 +119,21 @@ class BatchLoader:
     interpreter free. ``rank`` and ``world`` are those of ``torch.distributed`` where it is initialised. With ``pin_memory``
     tensors can be copied to a device asynchronously. Options are those of :class:`cube.train.batches.Batches` and ``form``.
 
+    With ``device``, such as ``"cuda"``, batches are tensors there: only distinct tiles are sent, each once as long as
+    ``memory`` bytes of the device hold it, and joined, cast and augmented there. The current stream waits, not the program.
+
     ``state_dict`` is small and plain; after ``load_state_dict`` the loader gives exactly the batches that were left, in the
-    same order, with as many workers and ranks as before. Raises ``RequestError`` for a state of another loader.
+    same order, with as many workers and ranks as before. Raises ``RequestError`` for a state of another loader, for a device
+    that is not there, and for worker processes together with one.
     """
 
     def __init__(
         self, samples: Samples, *, workers: int = 0, pin_memory: bool = False, context: str = "spawn", **options: Any
     ) -> None:
-        require_known("BatchLoader", options, (*OPTIONS, "form"))
+        require_known("BatchLoader", options, (*OPTIONS, "form", "device"))
         require_whole("workers", workers, 0)
+        if workers and options.get("device") is not None:
+            raise RequestError("workers and device exclude each other: threads of this process feed the device; say workers=0")
         require_one("context", context, ("spawn", "forkserver", "fork"))
         options.setdefault("stream", current_rank())
         self.dataset, self.workers = BatchDataset(samples, **options), workers
@@ -183,6 +199,8 @@ def _tensors(values: Mapping[str, Any]) -> Sample:
 
 def _tensor(value: Any) -> Any:
     """Return an array of numbers as a tensor, texts as they are."""
+    if isinstance(value, torch.Tensor):
+        return value
     if isinstance(value, np.ndarray) and value.dtype.kind != "U":
         return torch.from_numpy(_widened(value))
     if isinstance(value, np.generic) and value.dtype.kind != "U":
