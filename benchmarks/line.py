@@ -1,8 +1,8 @@
 """A far store: a folder's files as objects of S3, read only; answers come late, and all of them share one line.
 
-It speaks as much of S3 as reading a cube takes (GET with a range, HEAD), and costs so little that the reader is what is measured.
-``python line.py FOLDER SECONDS BYTES`` prints its port and serves on the loopback interface until its input ends; a line of input
-is answered by the requests and bytes so far.
+It speaks as much of S3 as reading a cube takes (GET with a range, HEAD), and costs so little that the reader is what is
+measured. ``python line.py FOLDER SECONDS BYTES`` prints its port and serves on the loopback interface until its input ends; a
+line of input is answered by the requests and bytes so far.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 _PIECE = 1 << 18
@@ -35,7 +35,6 @@ class Served:
     free: float = 0.0
     requests: int = 0
     sent: int = 0
-    seen: list[str] = field(default_factory=list)
 
     async def turn(self, size: int) -> None:
         """Wait until so many bytes more have room on the line."""
@@ -69,7 +68,7 @@ class Served:
                     start = int(first) if first else max(0, size - int(last))
                     stop = min(size, int(last) + 1) if first and last else size
                     status = f"206 Partial Content\r\nContent-Range: bytes {start}-{stop - 1}/{size}"
-                head = f"HTTP/1.1 {status}\r\nContent-Length: {stop - start}\r\nETag: \"{size}\"\r\nAccept-Ranges: bytes\r\n"
+                head = f'HTTP/1.1 {status}\r\nContent-Length: {stop - start}\r\nETag: "{size}"\r\nAccept-Ranges: bytes\r\n'
                 writer.write((head + "Last-Modified: Mon, 05 Jan 2026 00:00:00 GMT\r\n\r\n").encode())
                 while start < stop and method == b"GET":
                     piece = min(_PIECE, stop - start)
@@ -79,7 +78,9 @@ class Served:
                     start += piece
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             body = b'<?xml version="1.0"?><Error><Code>NoSuchKey</Code><Message>none</Message></Error>'
-            writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            writer.write(
+                b"HTTP/1.1 404 Not Found\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+            )
             await writer.drain()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -239,35 +240,78 @@ def bare_assemble(folder: Path) -> Figures:
     return _bare(folder, assemble=True)
 
 
-def cube_batches(folder: Path, **more: Any) -> Figures:
+def cube_batches(folder: Path, modalities: Any = None, **more: Any) -> Figures:
     """Ours: one epoch to warm up, one that counts."""
     from cube import Batches, Samples
 
     begun = time.perf_counter()
-    batches = Batches(Samples(cube_url(folder), storage_options=options()), batch_size=BATCH, **more)
+    samples = Samples(cube_url(folder), storage_options=options(), modalities=modalities)
+    batches = Batches(samples, batch_size=BATCH, **more)
     iterator = iter(batches)
     next(iterator)
     first = time.perf_counter() - begun
     for _ in iterator:
         pass
     memory = []
-    begun = time.perf_counter()
+    before, begun = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     count = 0
     for batch in batches:
         count += len(batch["patch"])
         memory.append(psutil.Process().memory_info().rss)
-    seconds = time.perf_counter() - begun
+    seconds, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     counters = batches.counters
     tenths = [int(np.max(part)) for part in np.array_split(memory, 10)]
     return {
         "rate": count / seconds, "first": first, "patches": count, "memory": tenths, "bound": batches.memory_bytes,
         "requests": counters.requests, "bytes": counters.bytes, "tiles": counters.tiles, "limit": counters.limit,
+        "cpu": cpu / count * 1000, "faults": (after.ru_minflt - before.ru_minflt) / count,
     }  # fmt: skip
 
 
 def cube_stored(folder: Path) -> Figures:
     """Ours, in stored order."""
     return cube_batches(folder, shuffle=False)
+
+
+def cube_optical(folder: Path) -> Figures:
+    """Ours, the thirteen bands of Sentinel-2 only."""
+    return cube_batches(folder, ["s2"])
+
+
+def cube_colors(folder: Path) -> Figures:
+    """Ours, three bands of Sentinel-2."""
+    return cube_batches(folder, {"s2": ["B04", "B03", "B02"]})
+
+
+def many_epochs(folder: Path) -> Figures:
+    """Note the resident memory at the end of each of twenty epochs."""
+    from cube import Batches, Samples
+
+    batches = Batches(Samples(cube_url(folder)), batch_size=BATCH)
+    memory = []
+    for _ in range(20):
+        for _ in batches:
+            pass
+        memory.append(psutil.Process().memory_info().rss)
+    return {"memory": memory, "bound": batches.memory_bytes}
+
+
+def far_epoch(folder: Path) -> Figures:
+    """Read an epoch from the far store, and the same again where ``CUBE_CACHE`` names a folder to keep tiles in."""
+    from cube import Batches, Samples
+
+    begun = time.perf_counter()
+    samples = Samples(cube_url(folder), storage_options=options(), cache=os.environ.get("CUBE_CACHE"))
+    opened = time.perf_counter()
+    batches = Batches(samples, batch_size=BATCH)
+    found = timed(batches)
+    counters, bytes_of = batches.counters, unshared(folder, options())["distinct"]
+    again = timed(batches) if os.environ.get("CUBE_CACHE") else {}
+    return {
+        **found, "opened": opened - begun, "requests": counters.requests, "bytes": counters.bytes, "needed": bytes_of,
+        "patches": len(samples), "limit": counters.limit, "again": again, "asked again": batches.counters.requests,
+    }  # fmt: skip
 
 
 def cube_loader(folder: Path, workers: int = 0) -> Figures:
@@ -344,11 +388,11 @@ def random_requests(folder: Path) -> Figures:
     return found
 
 
-def unshared(folder: Path) -> Figures:
+def unshared(folder: Path, storage: dict[str, Any] | None = None) -> Figures:
     """Count the bytes of an epoch of this cube, and of one with the same codecs where every patch stores its own tiles."""
     from cube import Samples
 
-    samples = Samples(cube_url(folder))
+    samples = Samples(cube_url(folder), storage_options=storage)
     every = distinct = 0
     for reader in samples.readers.values():
         entries = reader.indexes.entries(samples.rows)
@@ -394,7 +438,7 @@ COMPETITORS: dict[str, Callable[[Path], Figures]] = {
     function.__name__: function
     for function in (
         rasterio_one, files_loader, zarr_loader, tensorstore_batches, litdata_loader, webdataset_loader, bare_decode,
-        bare_assemble, cube_batches, cube_stored, cube_loader, cube_form, cube_loader_processes, random_engine, random_plain,
+        bare_assemble, cube_batches, cube_stored, cube_optical, cube_colors, many_epochs, far_epoch, cube_loader, cube_form, cube_loader_processes, random_engine, random_plain,
         random_requests, unshared, bands,
     )
 }  # fmt: skip

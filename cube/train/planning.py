@@ -24,6 +24,8 @@ NEVER = np.iinfo(np.int32).max
 NOTHING = -1
 _EMPTY = 0
 """Slot of the tile that is not stored: it holds the fill value."""
+_OFFSET = 46
+"""Bits of an offset in a shard; 64 TiB are more than any has."""
 AHEAD = 1
 """Batches for which tiles are decoded while an earlier one is copied: slots of so many batches are not touched."""
 
@@ -153,15 +155,16 @@ class TilePlan:
         if self._wanted is not None:
             used &= self._wanted(at)
         patch, place = np.nonzero(used)
-        where = np.empty(len(patch), [("shard", np.int64), ("offset", np.int64)])
-        where["shard"], where["offset"] = self._shards[at[patch]], entries[patch, place, 0]
+        rank = np.searchsorted(shards, self._shards[at[patch]])
+        where = rank << _OFFSET | entries[patch, place, 0].astype(np.int64)
         tiles, first, number = np.unique(where, return_index=True, return_inverse=True)
         batch = at[patch] // self._batch
         following, begins = next_uses(number, batch)
         self._number[at[patch], place] = number + self._tiles.length
         self._next[at[patch], place] = following
         length = entries[patch[first], place[first], 1]
-        self._tiles.extend(tiles["shard"], tiles["offset"], length, np.full(len(tiles), _EMPTY), np.zeros(len(tiles)))
+        shard, offset = np.array(shards)[tiles >> _OFFSET], tiles & ((1 << _OFFSET) - 1)
+        self._tiles.extend(shard, offset, length, np.full(len(tiles), _EMPTY), np.zeros(len(tiles)))
         np.add.at(self._change, batch[begins], 1)
         np.add.at(self._change, batch[following == NEVER][_firsts(number[following == NEVER])] + 1 + AHEAD, -1)
 
