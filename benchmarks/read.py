@@ -40,6 +40,7 @@ LOADERS = {
     "cube_optical": "cube, Batches of s2 only, 2 threads",
     "cube_colors": "cube, Batches of three bands of s2, 2 threads",
     "bare_assemble": "bare loop: decode, copy to patches",
+    "bare_gather": "bare loop: decode into slots, gather as ours",
     "bare_decode": "bare loop: decode only",
 }
 Runs = dict[str, list[dict[str, Any]]]

@@ -240,6 +240,46 @@ def bare_assemble(folder: Path) -> Figures:
     return _bare(folder, assemble=True)
 
 
+def bare_gather(folder: Path) -> Figures:
+    """Decode and copy as ours does, two threads that each have a half of the patches: planned before, nothing shared."""
+    from cube import Samples
+    from cube.read.memory import aligned_empty
+    from cube.read.pixels import TileReader
+    from cube.train.planning import TilePlan
+    from cube.train.pools import Modality, Pool
+
+    samples = Samples(cube_url(folder))
+
+    def work(rows: Array) -> Callable[[], None]:
+        """Plan for some patches; return what reads them."""
+        plans, made = {}, {}
+        for name, reader in samples.readers.items():
+            layout = reader.layout
+            plan = TilePlan(rows, BATCH, shard=layout.slots, places=layout.across**2, entries=reader.indexes.entries)
+            plans[name] = [plan.step(number) for number in range(len(plan))]
+            part = Modality(reader=reader, bands=slice(None), dtype=np.dtype(layout.dtype))
+            pool = Pool(part, plan.slots.top, aligned_empty(plan.slots.top * part.tile_bytes))
+            ring = [np.zeros((BATCH, layout.bands, layout.size, layout.size), layout.dtype) for _ in range(3)]
+            made[name] = pool, ring, TileReader(reader, files)
+
+        def read() -> None:
+            for number in range(len(plans["s2"])):
+                for name, (pool, ring, tiles) in made.items():
+                    step = plans[name][number]
+                    for tile, slot in zip(step.tiles, step.slots.tolist(), strict=True):
+                        tiles.decode(tile, None, pool.tiles[slot])
+                    pool.copy(step.gathered, ring[number % 3][: len(step.gathered)])
+
+        return read
+
+    with samples.readers["s2"].store.opened() as files, ThreadPoolExecutor(WORKERS) as pool:
+        loops = [work(part) for part in np.array_split(samples.rows, WORKERS)]
+        for _ in range(2):
+            begun = time.perf_counter()
+            list(pool.map(lambda loop: loop(), loops))
+    return {"rate": len(samples) / (time.perf_counter() - begun), "first": 0.0, "patches": len(samples)}
+
+
 def cube_batches(folder: Path, modalities: Any = None, **more: Any) -> Figures:
     """Ours: one epoch to warm up, one that counts."""
     from cube import Batches, Samples
@@ -438,7 +478,8 @@ COMPETITORS: dict[str, Callable[[Path], Figures]] = {
     function.__name__: function
     for function in (
         rasterio_one, files_loader, zarr_loader, tensorstore_batches, litdata_loader, webdataset_loader, bare_decode,
-        bare_assemble, cube_batches, cube_stored, cube_optical, cube_colors, many_epochs, far_epoch, cube_loader, cube_form, cube_loader_processes, random_engine, random_plain,
+        bare_assemble, bare_gather, cube_batches, cube_stored, cube_optical, cube_colors, many_epochs, far_epoch,
+        cube_loader, cube_form, cube_loader_processes, random_engine, random_plain,
         random_requests, unshared, bands,
     )
 }  # fmt: skip

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +69,6 @@ class Fetching:
         self._lock = threading.Lock()
         self._ahead = 0
         """Stored bytes that are asked for, or there, and not decoded."""
-        self._pool: ThreadPoolExecutor | None = None
 
     def run(self, files: Opened) -> Iterator[Planned]:
         """Yield batches, planned, with their bytes on the way."""
@@ -86,7 +86,9 @@ class Fetching:
 
     def _asked(self) -> Iterator[Planned]:
         """Plan batches in groups, and ask for what each group needs."""
-        with ThreadPoolExecutor(_REQUESTS, thread_name_prefix="cube-fetch") as pool:
+        with ExitStack() as stack:
+            pool = ThreadPoolExecutor(_REQUESTS, thread_name_prefix="cube-fetch")
+            stack.callback(pool.shutdown, cancel_futures=True)  # who leaves does not wait for what nobody wants
             group: list[Steps] = []
             most, count = 1, len(self._patches)
             for place in range(count):
