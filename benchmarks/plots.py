@@ -17,7 +17,7 @@ DOCS = HERE.parent / "docs"
 def draw_rates() -> None:
     """Draw one bar per loader."""
     runs = json.loads((HERE / "out" / "read.json").read_text(encoding="utf-8"))["runs"]
-    names = list(LOADERS)[::-1]
+    names = [name for name in LOADERS if name in runs][::-1]
     rates = [statistics.median(figures["rate"] for figures in runs[name]) for name in names]
     figure = Figure(figsize=(9, 4.6), layout="constrained")
     axes = figure.subplots()
