@@ -28,8 +28,10 @@ def aligned_empty(size: int) -> Array:
 class Recycler:
     """Gives out arrays whose memory is used again as soon as nobody holds them."""
 
-    def __init__(self, keep: int) -> None:
+    def __init__(self, keep: int, most: int = 1 << 62) -> None:
+        """Keep so many arrays of each size, and ``most`` bytes of all that nobody holds."""
         self._free: dict[int, deque[Array]] = defaultdict(lambda: deque(maxlen=keep))
+        self._most = most
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Return an array with arbitrary contents."""
@@ -40,8 +42,15 @@ class Recycler:
         except IndexError:
             base = aligned_empty(size)
         array: Array = np.frombuffer(base.data, dtype)
-        weakref.finalize(array.base, free.append, base).atexit = False
+        weakref.finalize(array.base, self._take_back, base).atexit = False
         return array.reshape(shape)
+
+    def _take_back(self, base: Array) -> None:
+        if base.nbytes > self._most:
+            return
+        if sum(size * len(free) for size, free in list(self._free.items())) + base.nbytes > self._most:
+            self._free.clear()  # they are of sizes that were asked for before
+        self._free[base.nbytes].append(base)
 
 
 class Workspace:

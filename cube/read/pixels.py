@@ -33,9 +33,9 @@ from cube.store.protocol import Opened, Range, Readable
 
 THREADS = 2
 """Threads that decode. Blosc and NumPy let go of the interpreter while they work."""
-_KEPT = 4
-"""Results whose memory is used again once nobody holds them, of each size."""
-_RESULTS = Recycler(_KEPT)
+_KEPT, _KEPT_BYTES = 4, 256 << 20
+"""Results whose memory is used again once nobody holds them: so many of each size, so many bytes of all."""
+_RESULTS = Recycler(_KEPT, _KEPT_BYTES)
 
 
 Job = TypeVar("Job")

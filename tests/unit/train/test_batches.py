@@ -265,6 +265,17 @@ def test_memory_is_used_again_only_when_nobody_holds_it() -> None:
     assert place in {recycler.empty((2, 4), np.dtype("u4")).ctypes.data}
 
 
+def test_no_more_memory_is_kept_than_was_said() -> None:
+    recycler = Recycler(4, most=100_000)
+    for size in (90_000, 200_000, 60_000, 50_000, 30_000):
+        array = recycler.empty((size,), np.dtype("u1"))
+        array[:] = 1
+        del array
+        assert sum(base.nbytes for free in recycler._free.values() for base in free) <= 100_000
+    kept = {base.ctypes.data for free in recycler._free.values() for base in free}
+    assert recycler.empty((30_000,), np.dtype("u1")).ctypes.data in kept
+
+
 def test_modalities_are_joined_while_they_are_copied(tiny_cube: Built, made: Made) -> None:
     batches = Batches(Samples(tiny_cube.url), batch_size=7, stack={"image": ("s2", "s1")}, dtypes={"s2": "float32"})
     for batch in batches:
