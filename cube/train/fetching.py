@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,21 +85,26 @@ class Fetching:
 
     def _asked(self) -> Iterator[Planned]:
         """Plan batches in groups, and ask for what each group needs."""
-        with ExitStack() as stack:
-            pool = ThreadPoolExecutor(_REQUESTS, thread_name_prefix="cube-fetch")
-            stack.callback(pool.shutdown, cancel_futures=True)  # who leaves does not wait for what nobody wants
-            group: list[Steps] = []
-            most, count = 1, len(self._patches)
-            for place in range(count):
-                self._load_indexes(range(place, min(place + most, count)), pool)
-                group.append(self._steps(place))
-                size = sum(_size(steps) for steps in group)
-                if place + 1 == count or len(group) >= most or size >= _GROUP:
-                    self._ahead_by(size)
-                    stored = pool.submit(self._fetch, group)
-                    for at, steps in enumerate(group, place + 1 - len(group)):
-                        yield self._planned(at, steps, stored)
-                    group, most = [], 2 * most
+        pool, whole = ThreadPoolExecutor(_REQUESTS, thread_name_prefix="cube-fetch"), False
+        try:
+            yield from self._in_groups(pool)
+            whole = True
+        finally:  # who leaves does not wait for what nobody wants any more
+            pool.shutdown(wait=whole, cancel_futures=not whole)
+
+    def _in_groups(self, pool: ThreadPoolExecutor) -> Iterator[Planned]:
+        group: list[Steps] = []
+        most, count = 1, len(self._patches)
+        for place in range(count):
+            self._load_indexes(range(place, min(place + most, count)), pool)
+            group.append(self._steps(place))
+            size = sum(_size(steps) for steps in group)
+            if place + 1 == count or len(group) >= most or size >= _GROUP:
+                self._ahead_by(size)
+                stored = pool.submit(self._fetch, group)
+                for at, steps in enumerate(group, place + 1 - len(group)):
+                    yield self._planned(at, steps, stored)
+                group, most = [], 2 * most
 
     def enough(self, waiting: int) -> bool:
         """Tell whether batches are planned far enough ahead, where so many are not copied yet."""
