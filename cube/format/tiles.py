@@ -97,6 +97,14 @@ def cut_tiles(layout: TileLayout, pixels: NDArray[Any], out: NDArray[Any]) -> No
     np.copyto(out.reshape(n, n, t, row), pixels.reshape(n, t, n, row).transpose(0, 2, 1, 3))
 
 
+def interleaved(planes: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
+    """Return pixels (band, y, x) as (y, x, band), in ``out`` if it is given; band by band, which is several times as fast."""
+    out = np.empty((*planes.shape[1:], len(planes)), planes.dtype) if out is None else out
+    for band, plane in enumerate(planes):
+        out[:, :, band] = plane
+    return out
+
+
 def tile_digest(key: bytes, tile: NDArray[Any]) -> bytes:
     """Hash one tile (y, x, band), contiguous and little-endian."""
     return blake3(tile.reshape(-1).view(np.uint8).data, key=key).digest()
@@ -152,7 +160,7 @@ class ShardWriter:
                     raise CorruptError("its tiles leave gaps or overlap: somebody else has written it anew")
                 tile = data[offset - start : offset - start + length]
                 decode_tile(self.layout, self._compressor, tile, self._planes)
-                digest = tile_digest(self._keys[0], np.ascontiguousarray(self._planes.transpose(1, 2, 0)))
+                digest = tile_digest(self._keys[0], interleaved(self._planes))
                 if self.seen.setdefault(digest, (offset, length, self._count()))[0] != offset:
                     raise CorruptError("equal tiles stand in it more than once: somebody else has written it anew")
                 self._put(tile)
@@ -193,7 +201,7 @@ class ShardWriter:
 
     def _adopt(self, name: Hashable, data: Any) -> bytes:
         decode_tile(self.layout, self._compressor, data, self._planes)
-        digest = tile_digest(self._keys[0], np.ascontiguousarray(self._planes.transpose(1, 2, 0)))
+        digest = tile_digest(self._keys[0], interleaved(self._planes))
         if digest not in self.seen:
             self.seen[digest] = self.stored, len(data), self._count()
             self._put(data)

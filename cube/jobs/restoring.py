@@ -15,7 +15,7 @@ from cube.errors import CorruptError
 from cube.format.arrays import ArraySpec
 from cube.format.layout import tile_layout
 from cube.format.originals import BYTES
-from cube.format.tiles import pixels_digest_of
+from cube.format.tiles import interleaved, pixels_digest_of
 from cube.jobs.subset import read_headers
 from cube.read.pixels import PixelReader
 from cube.source.georeference import Affine, Georeference
@@ -147,7 +147,7 @@ def _files(origin: Origin, labels: Labels, slot: int, kind: int, image: Array, h
     """Yield the file of an image (band, y, x), or those of its bands."""
     name = list(origin.pixels)[origin.kinds.index(kind)]
     where = f"{labels.patch[slot]}, {name}"
-    pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
+    pixels = interleaved(image)
     if pixels_digest_of(tile_layout(origin.pixels[name], None), pixels) != labels.digest[slot, kind].tobytes():
         raise CorruptError(f"{where}: its pixels are not those certified; `cube verify` tells more")
     paths = parted(str(labels.path[slot, kind])) if name in origin.stacks else [str(labels.path[slot, kind])]

@@ -17,6 +17,7 @@ from cube.format.tiles import (
     ABSENT,
     TileLayout,
     decode_tile,
+    interleaved,
     patch_digest,
     read_index,
     tile_digest,
@@ -29,6 +30,8 @@ from cube.verify.tasks import TOLD_BY_PIXELS, Array, Examination, Slice
 
 _SEGMENT = 16 * 2**20
 """Bytes of a shard read at once."""
+_NEAR_SEGMENT = 2**20
+"""The same on a disk, into memory that is used again: tiles are decoded from a processor's cache."""
 _NAMED = 4
 """Patches named for one bad tile."""
 
@@ -149,8 +152,7 @@ class _BatchCheck:
             except CorruptError as error:
                 self.found("shards", f"{self._users(index, offset)} in {key}", str(error))
                 continue
-            np.copyto(tile, planes.transpose(1, 2, 0))
-            digests[offset] = tile_digest(tile_key, tile)
+            digests[offset] = tile_digest(tile_key, interleaved(planes, tile))
             counts[offset] = count_pixels(planes, layout.saturated)
             if tally is not None:
                 tally.tile(offset, planes)
@@ -165,17 +167,23 @@ class _BatchCheck:
     def _segments(self, key: str, index: Array) -> Iterator[tuple[int, int, memoryview]]:
         """Yield offset, length and bytes of every distinct tile, reading the shard in bounded pieces."""
         used = np.unique(index[index[..., 0] != ABSENT], axis=0).tolist()
-        at = 0
-        while at < len(used):
-            start, stop, last = used[at][0], sum(used[at]), at
-            while last + 1 < len(used) and sum(used[last + 1]) - start <= _SEGMENT:
-                last += 1
-                stop = max(stop, sum(used[last]))
-            data = self._read(key, start, stop)
-            self.bytes_read += len(data)
-            for offset, length in used[at : last + 1]:
-                yield offset, length, data[offset - start : offset - start + length]
-            at = last + 1
+        at, store = 0, self.examination.cube
+        most = _NEAR_SEGMENT if store.near else _SEGMENT
+        room = memoryview(bytearray(most if store.near else 0))
+        with store.opened() as files:
+            while at < len(used):
+                start, stop, last = used[at][0], sum(used[at]), at
+                while last + 1 < len(used) and sum(used[last + 1]) - start <= most:
+                    last += 1
+                    stop = max(stop, sum(used[last]))
+                if stop - start <= len(room):
+                    data = room[: files.read_into(key, start, room[: stop - start])]
+                else:
+                    data = self._read(key, start, stop)
+                self.bytes_read += len(data)
+                for offset, length in used[at : last + 1]:
+                    yield offset, length, data[offset - start : offset - start + length]
+                at = last + 1
 
     def _users(self, index: Array, offset: int) -> str:
         slots = np.flatnonzero((index[..., 0] == offset).any(axis=1))
