@@ -74,7 +74,7 @@ class Samples:
         cache_limit: int = LIMIT,
         **choice: Any,
     ) -> None:
-        require_known("Samples", choice, CHOICES)
+        require_known("Samples", choice, (*CHOICES, *OPENING))
         self.url, self.storage_options, self.choice = url, dict(storage_options or {}), Choice(**choice)
         require_one("incomplete", self.choice.incomplete, ("refuse", "leave out", "keep"))
         self._source, self._targets = open_certified(url, self.storage_options, expect, version), dict[str, Array]()

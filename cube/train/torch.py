@@ -142,7 +142,7 @@ class BatchLoader:
             self.dataset,
             batch_size=None,
             num_workers=workers,
-            pin_memory=pin_memory,
+            pin_memory=pin_memory and self.dataset.device is None,
             multiprocessing_context=context if workers else None,
             persistent_workers=workers > 0,
         )

@@ -210,3 +210,8 @@ def test_a_cube_on_a_disk_needs_no_other(tiny_cube: Built, made: Made, tmp_path:
     check(Batches(samples), made)
     assert samples.disk is None
     assert not (tmp_path / "kept").exists()
+
+
+def test_a_mistyped_option_is_named_with_the_one_that_was_meant(tiny_cube: Built) -> None:
+    with pytest.raises(TypeError, match="did you mean 'cache'"):
+        Samples(tiny_cube.url, cach="kept")

@@ -115,7 +115,10 @@ def test_a_state_at_the_very_end_of_an_epoch_is_one(samples: Samples) -> None:
 def test_a_misspelt_option_is_named_with_the_nearest(tiny_cube: Built) -> None:
     with pytest.raises(TypeError, match=r"Samples\(\) got an unexpected keyword argument 'wher': did you mean 'where'\?"):
         Samples(tiny_cube.url, wher="season=spring")
-    with pytest.raises(TypeError, match=r"'colour': expected some of bbox, ids, incomplete, labels, modalities, where"):
+    with pytest.raises(
+        TypeError,
+        match=r"'colour': expected some of bbox, cache, cache_limit, expect, ids, incomplete, labels, modalities, storage_options, version, where",
+    ):
         Samples(tiny_cube.url, colour="red")
 
 
